@@ -1,0 +1,214 @@
+"""Errors, grouped by what the caller can do about them.
+
+::
+
+    PandaError
+    |-- UsageError            the call itself is wrong: mend the arguments
+    |-- ConfigError           no server, wrong URL, unreadable file: mend the configuration
+    |-- AuthError             the server, or a look at the credential, refuses this identity
+    |   |-- CredentialMissing     no token or proxy where one is needed
+    |   |-- CredentialExpired     it was valid once: renew it
+    |   `-- CredentialRefused     it was understood and rejected
+    |-- TransportError        the network failed
+    |   |-- NotDelivered          the request never reached the server: safe to repeat
+    |   `-- OutcomeUnknown        the server may have acted: look before repeating
+    |-- ServerError           the server broke (5xx, unreadable reply, database error)
+    |-- Refused               the server understood and said no
+    |   |-- PermissionDenied      not the owner, no production role
+    |   |-- NotFound              unknown, or still inside the registration window
+    |   |-- InvalidArgument       missing, unknown or badly typed argument
+    |   |-- WrongState            the command does not apply in this task status
+    |   `-- DuplicateTask         the unique task name is taken; ``task_id`` names the holder
+    `-- TaskOutcome           a waited-for task did not end as wanted
+        |-- TaskFailed            failed, exhausted or broken
+        |-- TaskPartlyDone        finished: some jobs succeeded, some did not
+        |-- TaskAborted           killed
+        `-- WaitTimeout           the deadline passed first
+
+Every error can be pickled, and prints what happened, the server's own words and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class PandaError(Exception):
+    """Anything that went wrong with PanDA.
+
+    :param message: what happened, to which task or file.
+    :param endpoint: the server method that was called, as ``module/method``.
+    :param server_says: the server's own words.
+    :param advice: what to do next.
+    """
+
+    advice_by_default = ""
+
+    def __init__(self, message: str, *, endpoint: str = "", server_says: str = "", advice: str = "") -> None:
+        super().__init__(message)
+        self.endpoint = endpoint
+        self.server_says = server_says
+        self.advice = advice or self.advice_by_default
+
+    def __str__(self) -> str:
+        """Say what happened, what the server said and what to do, each as one sentence."""
+        where = f"{self.endpoint}: " if self.endpoint else ""
+        said = f" The server says: {self.server_says}." if self.server_says else ""
+        advice = f" {self.advice}" if self.advice else ""
+        return f"{where}{self.args[0]}{said}{advice}"
+
+
+class UsageError(PandaError, ValueError):
+    """The call itself is wrong; nothing was sent."""
+
+
+class ConfigError(PandaError):
+    """The configuration cannot work as it is."""
+
+
+class AuthError(PandaError):
+    """This identity is not accepted."""
+
+
+class CredentialMissing(AuthError):
+    """No token or proxy was given where the server needs one."""
+
+
+class CredentialExpired(AuthError):
+    """The token or proxy was valid once and is not any more."""
+
+
+class CredentialRefused(AuthError):
+    """The server understood the credential and rejected it."""
+
+
+class TransportError(PandaError):
+    """The network failed between here and the server."""
+
+
+class NotDelivered(TransportError):
+    """The request did not reach the server: nothing was done there."""
+
+
+class OutcomeUnknown(TransportError):
+    """The connection failed after the request was sent: the server may have acted on it."""
+
+
+class ServerError(PandaError):
+    """The server broke: a 5xx, an unreadable reply, a database error.
+
+    :param retry_after: seconds the server asks to wait before the next attempt, if it says so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        endpoint: str = "",
+        server_says: str = "",
+        advice: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, endpoint=endpoint, server_says=server_says, advice=advice)
+        self.retry_after = retry_after
+
+
+class Refused(PandaError):
+    """The server understood the request and said no.
+
+    :param code: the return code in the reply's ``data``, if it carried one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        endpoint: str = "",
+        server_says: str = "",
+        advice: str = "",
+        code: int | None = None,
+    ) -> None:
+        super().__init__(message, endpoint=endpoint, server_says=server_says, advice=advice)
+        self.code = code
+
+
+class PermissionDenied(Refused):
+    """Neither the owner of the task nor a production user, or a task that is not registered yet."""
+
+    advice_by_default = (
+        "Use the identity that submitted the task or one with the production role; "
+        "a task submitted minutes ago may not be registered yet."
+    )
+
+
+class NotFound(Refused):
+    """The server does not know the task, or does not know it yet, or cannot reach its database."""
+
+    advice_by_default = (
+        "Check the ID; a task submitted minutes ago may not be registered yet, "
+        "and the server says the same while its database is down."
+    )
+
+
+class InvalidArgument(Refused):
+    """An argument is missing, unknown or of the wrong type."""
+
+
+class WrongState(Refused):
+    """The command does not apply to a task in its present status."""
+
+
+class DuplicateTask(Refused):
+    """The unique task name is taken by an active task.
+
+    :param task_id: JediTaskID of the task that holds the name, if the server named it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        endpoint: str = "",
+        server_says: str = "",
+        advice: str = "",
+        code: int | None = None,
+        task_id: int | None = None,
+    ) -> None:
+        super().__init__(message, endpoint=endpoint, server_says=server_says, advice=advice, code=code)
+        self.task_id = task_id
+
+
+class TaskOutcome(PandaError):
+    """A task that was waited for did not end as wanted.
+
+    :param task_id: its JediTaskID.
+    :param status: the last status seen, or an empty string if none was.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        endpoint: str = "",
+        server_says: str = "",
+        advice: str = "",
+        task_id: int = 0,
+        status: str = "",
+    ) -> None:
+        super().__init__(message, endpoint=endpoint, server_says=server_says, advice=advice)
+        self.task_id = task_id
+        self.status = status
+
+
+class TaskFailed(TaskOutcome):
+    """The task ended as failed, exhausted or broken."""
+
+
+class TaskPartlyDone(TaskOutcome):
+    """The task ended as finished: some of its jobs succeeded, some did not."""
+
+
+class TaskAborted(TaskOutcome):
+    """The task was killed."""
+
+
+class WaitTimeout(TaskOutcome):
+    """The deadline of the wait passed before the task ended."""

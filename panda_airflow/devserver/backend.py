@@ -1,0 +1,69 @@
+"""What every part of the embedded server shares: identities, pace, faults and state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from panda_airflow.devserver.faults import Faults
+    from panda_airflow.devserver.store import Store
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who is calling.
+
+    :param dn: as the server sees it, ``Bob Tester/CN=nickname:bob``.
+    :param name: the cleaned name, ``Bob Tester``; owners of tasks are compared by it.
+    :param production: whether the production role was granted.
+    """
+
+    dn: str
+    name: str
+    production: bool = False
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast the embedded server lives, in seconds; a real one takes minutes where this takes moments.
+
+    :param registration: how long a submitted task stays invisible.
+    :param cycle: time between two looks of JEDI at its tasks.
+    :param command: how long a registered command waits before JEDI executes it.
+    :param slots: jobs that run at the same time.
+    """
+
+    registration: float = 2.0
+    cycle: float = 0.5
+    command: float = 1.0
+    slots: int = 2
+
+
+def utc_now() -> datetime:
+    """The time as the server's database keeps it: naive UTC."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+@dataclass
+class Backend:
+    """Passed to every handler.
+
+    :param root: directory of all state: ``panda.sqlite``, ``cache/``, ``scratch/``, ``tls/``.
+    :param base_url: where jobs and clients reach this server, known once it listens.
+    """
+
+    root: Path
+    store: Store
+    faults: Faults
+    pace: Pace
+    clock: Callable[[], datetime] = utc_now
+    base_url: str = ""
+
+    @property
+    def cache(self) -> Path:
+        """Files served below ``/cache/``: sandboxes, job outputs and logs."""
+        return self.root / "cache"
