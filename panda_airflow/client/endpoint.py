@@ -16,7 +16,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, wraps
+from functools import cached_property, update_wrapper
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, get_type_hints
 
 from panda_airflow.client.models import Envelope, parse
@@ -41,6 +41,8 @@ class Endpoint:
     :param idempotent: repeating the request after an unknown outcome does no harm.
     :param identity: the server wants to know who is calling.
     :param production: the server wants the production role.
+    :param owner: the server wants the owner of the task, or the production role.
+    :param enveloped: the reply is an envelope, and not a bare JSON string.
     :param ok: tells from the envelope whether the request was accepted.
     :param check: looks at the arguments before anything is sent; raises ``UsageError``.
     :param upload: name of the multipart field whose argument is a file, for the methods that take one.
@@ -52,6 +54,8 @@ class Endpoint:
     idempotent: bool
     identity: bool = True
     production: bool = False
+    owner: bool = False
+    enveloped: bool = True
     ok: Callable[[Envelope], bool] = says_success
     check: Callable[[Arguments], None] | None = None
     upload: str | None = None
@@ -100,6 +104,8 @@ def endpoint(
     idempotent: bool,
     identity: bool = True,
     production: bool = False,
+    owner: bool = False,
+    enveloped: bool = True,
     ok: Callable[[Envelope], bool] = says_success,
     check: Callable[[Arguments], None] | None = None,
     upload: str | None = None,
@@ -107,17 +113,17 @@ def endpoint(
     """Register a stub as an endpoint and make it call the server; see :class:`Endpoint` for the parameters."""
 
     def decorate(stub: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
-        spec = Endpoint(method, path, stub, idempotent, identity, production, ok, check, upload)
+        spec = Endpoint(method, path, stub, idempotent, identity, production, owner, enveloped, ok, check, upload)
         REGISTRY[path] = spec
 
-        @wraps(stub)
-        def call(self: ApiModule, *args: P.args, **kwargs: P.kwargs) -> R:
+        def call(self: ApiModule, /, *args: P.args, **kwargs: P.kwargs) -> R:
             arguments = spec.signature.bind(*args, **kwargs).arguments
             if spec.check:
                 spec.check(arguments)
             result: R = spec.parse(self._sender.send(spec, arguments))
             return result
 
+        update_wrapper(call, stub)
         return call
 
     return decorate

@@ -65,7 +65,7 @@ class ConfigError(PandaError):
 
 
 class AuthError(PandaError):
-    """This identity is not accepted."""
+    """The caller's identity is not accepted."""
 
 
 class CredentialMissing(AuthError):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from types import UnionType
 from typing import Any, Self, get_args, get_origin
 
 from panda_airflow.client.errors import ServerError
@@ -14,6 +15,7 @@ Json = Any
 """A JSON value, with the server's datetime markers already turned into naive UTC ``datetime`` objects."""
 
 _TASK_ID = re.compile(r"jediTaskID=(\d+)")
+_BEARER = re.compile(r"(?i)(bearer)\s+\S+")
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,29 @@ class Submission:
         return cls(envelope.data, envelope.message.startswith("reactivation accepted"), envelope.message)
 
 
+@dataclass(frozen=True)
+class CacheFile:
+    """Where an uploaded file is; false if there is none.
+
+    :param host: the server that holds it, often empty.
+    :param name: its name in the cache.
+    """
+
+    host: str = ""
+    name: str = ""
+
+    def __bool__(self) -> bool:
+        """Whether there is such a file."""
+        return bool(self.name)
+
+    @classmethod
+    def from_envelope(cls, envelope: Envelope) -> Self:
+        """Read ``FOUND:<host>:<name>``; the host may carry a port."""
+        found, _, place = envelope.message.partition(":")
+        host, _, name = place.rpartition(":")
+        return cls(host, name) if found == "FOUND" else cls()
+
+
 class Record:
     """A frozen dataclass read from a JSON object; fields it does not name stay in ``raw``."""
 
@@ -127,6 +152,23 @@ class TaskInfo(Record):
 
 
 @dataclass(frozen=True)
+class Mark:
+    """Where a task stood when a command was registered; a final status counts only once the task has moved on.
+
+    :param attempt_nr: attempts that JEDI had executed.
+    :param changed: time of the last status change, ISO 8601, empty if unknown.
+    """
+
+    attempt_nr: int
+    changed: str
+
+    @classmethod
+    def of(cls, info: TaskInfo) -> Mark:
+        """Take the mark of a task as just seen."""
+        return cls(info.attempt_nr, info.state_change_time.isoformat() if info.state_change_time else "")
+
+
+@dataclass(frozen=True)
 class JobInfo(Record):
     """One job of a task, from ``task/get_job_descriptions`` and ``job/get_description``."""
 
@@ -152,21 +194,155 @@ class JobInfo(Record):
         ]
 
 
+@dataclass(frozen=True)
+class UserAttributes(Record):
+    """Who the server takes the caller for, from ``system/get_user_attributes``.
+
+    ``name`` is what owners of tasks are compared by.
+    """
+
+    dn: str = key("user_dn_raw", "")
+    name: str = key("user_dn_clean", "")
+    production: bool = key("is_production_user", default=False)
+    fqans: list[str] = field(default_factory=list)
+    raw: dict[str, Json] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class ServerView:
+    """A request as the server sees it, bearer tokens masked."""
+
+    parameters: dict[str, str]
+    environment: dict[str, str]
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Json]) -> Self:
+        """Read what the server echoes, which includes the caller's credential."""
+        masked = {
+            part: {name: _BEARER.sub(r"\1 ***", str(value)) for name, value in data.get(part, {}).items()}
+            for part in ("parameters", "environment")
+        }
+        return cls(**masked)
+
+
+@dataclass(frozen=True)
+class TaskRow(Record):
+    """A task in the feed, from ``task/get_tasks_modified_since``; times are naive UTC.
+
+    ``modification_time`` is back-dated by JEDI while the task is active.
+    """
+
+    task_id: int = key("jediTaskID", 0)
+    request_id: int = key("reqID", 0)
+    name: str = key("taskName", "")
+    status: str = ""
+    site: str = ""
+    modification_time: datetime | None = key("modificationTime")
+    creation_time: datetime | None = key("creationDate")
+    raw: dict[str, Json] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class TaskDigest(Record):
+    """The jobs, datasets and progress of a task, from ``task/get_details``; empty for an unknown task.
+
+    ``status`` and ``cli_params`` are filled only if they were asked for.
+    """
+
+    status: str = ""
+    statistics: str = ""
+    in_ds: str = key("inDS", "")
+    out_ds: str = key("outDS", "")
+    job_ids: list[int] = field(default_factory=list, metadata={"key": "PandaID"})
+    merge_status: str = key("mergeStatus", "")
+    merge_job_ids: list[int] = field(default_factory=list, metadata={"key": "mergePandaID"})
+    cli_params: str = key("cliParams", "")
+    raw: dict[str, Json] = field(default_factory=dict, repr=False)
+
+    @property
+    def inputs_by_status(self) -> dict[str, int]:
+        """Number of input files (without input: of jobs) by status, read from ``finished*2,failed*2``."""
+        pairs = (item.split("*") for item in self.statistics.split(",") if item)
+        return {status: int(count) for status, count in pairs}
+
+    @property
+    def input_datasets(self) -> list[str]:
+        """Names of the input datasets or containers."""
+        return [name for name in self.in_ds.split(",") if name]
+
+    @property
+    def output_datasets(self) -> list[str]:
+        """Names of the output and log datasets or containers."""
+        return [name for name in self.out_ds.split(",") if name]
+
+
+@dataclass(frozen=True)
+class FileInfo(Record):
+    """A file of a dataset, from ``task/get_datasets_and_files``."""
+
+    id: int = 0
+    lfn: str = ""
+    scope: str = ""
+    status: str = ""
+    raw: dict[str, Json] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class DatasetFiles:
+    """A dataset of a task with its files, from ``task/get_datasets_and_files``."""
+
+    id: int
+    name: str
+    files: list[FileInfo]
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Json]) -> Self:
+        """Read one item of the server's list."""
+        dataset = data["dataset"]
+        return cls(dataset["id"], dataset["name"], [FileInfo.from_data(item) for item in data.get("files", [])])
+
+
+@dataclass(frozen=True)
+class JobState(Record):
+    """The status of a job and the command its pilot will hear, from ``job/get_status``.
+
+    An unknown job has status ``unknown`` and command ``tobekilled``.
+    """
+
+    status: str = ""
+    command: str = ""
+    raw: dict[str, Json] = field(default_factory=dict, repr=False)
+
+
 def parse(returns: Any, envelope: Envelope, path: str) -> Any:
     """Turn an accepted envelope into the return type that an endpoint declares.
 
-    :param returns: a class with ``from_envelope`` or ``from_data``, a list of the latter, or a plain JSON type.
+    :param returns: a class with ``from_envelope`` or ``from_data``, a plain JSON type, a list, a dict or an
+        optional value of these, or ``None`` where the data do not matter.
     :param path: the endpoint, for the error.
     :raises ServerError: the data are of another shape.
     """
+    if returns is type(None):
+        return None
     if hasattr(returns, "from_envelope"):
         return returns.from_envelope(envelope)
-    data, element = envelope.data, (get_args(returns) or (None,))[0]
-    expected = dict if hasattr(returns, "from_data") else get_origin(returns) or returns
-    if isinstance(expected, type) and not isinstance(data, expected):
-        raise ServerError(f"expected {expected.__name__}, got {data!r:.200}", endpoint=path)
-    if hasattr(returns, "from_data"):
-        return returns.from_data(data)
-    if expected is list and hasattr(element, "from_data"):
-        return [element.from_data(item) for item in data]
+    try:
+        return _convert(returns, envelope.data)
+    except (TypeError, KeyError) as wrong:
+        raise ServerError(f"the reply has another shape: {wrong}.", endpoint=path) from wrong
+
+
+def _convert(kind: Any, data: Json) -> Any:
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return None if data is None else _convert(parts[0], data)
+    expected = dict if hasattr(kind, "from_data") else origin or kind
+    if kind is not Any and not isinstance(data, expected):
+        raise TypeError(f"expected {expected.__name__}, got {data!r:.200}")
+    if hasattr(kind, "from_data"):
+        return kind.from_data(data)
+    if origin is list:
+        return [_convert(parts[0], item) for item in data]
+    if origin is dict:
+        return {name: _convert(parts[1], item) for name, item in data.items()}
     return data

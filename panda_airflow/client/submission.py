@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from panda_airflow.client.errors import UsageError
+from panda_airflow.client.models import Mark, TaskInfo, named_task_id
+from panda_airflow.client.status import RETRYABLE_STATUSES, classify
 
 TASK_NAME_LIMIT = 256
 """Longest task name that the server's database holds, in characters."""
@@ -36,3 +42,82 @@ def check_submission(arguments: Mapping[str, Any]) -> None:
             f"taskName must be text of at most {TASK_NAME_LIMIT} characters, this one has {len(str(name))}; "
             "nothing was submitted."
         )
+
+
+@dataclass(frozen=True)
+class SubmissionRecord:
+    """What a workflow step remembers of its submission, in JSON primitives.
+
+    :param name: the task name that was, or is about to be, submitted.
+    :param generation: how many names this step has used up before.
+    :param since: epoch seconds when the submission was decided.
+    :param clears: how often a person had cleared the step by then, in any unit that only grows.
+    :param mark: where a task that held the name before stood then; None if the name was free.
+    :param task_id: JediTaskID, or None while only the intent is recorded.
+    """
+
+    name: str
+    generation: int
+    since: float
+    clears: int
+    mark: Mark | None = None
+    task_id: int | None = None
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> SubmissionRecord:
+        """Read what ``dataclasses.asdict`` wrote."""
+        return cls(**(value | {"mark": Mark(**value["mark"]) if value["mark"] else None}))
+
+
+class Action(Enum):
+    """What a step does about its PanDA task."""
+
+    SUBMIT = "submit a new task"
+    FIND = "find out whether the intended submission reached the server"
+    FOLLOW = "wait for the task that exists"
+    RETRY = "retry the task that exists, in place"
+    REPLACE = "submit anew under the next name"
+
+
+def next_action(record: SubmissionRecord | None, info: TaskInfo | None, accepted: Collection[str]) -> Action:
+    """Decide what a step does, from what it remembers and what the server shows.
+
+    :param record: the step's memory, or None at the first try.
+    :param info: the recorded task, or None where the server does not show it (yet).
+    :param accepted: statuses that satisfy the step.
+    """
+    if record is None:
+        return Action.SUBMIT
+    if record.task_id is None:
+        return Action.FIND
+    if info is None or not classify(info.status).is_final or Mark.of(info) == record.mark:
+        return Action.FOLLOW
+    if info.status in accepted:
+        return Action.FOLLOW
+    return Action.RETRY if info.status in RETRYABLE_STATUSES else Action.REPLACE
+
+
+def surviving_twin(info: TaskInfo) -> int | None:
+    """Name the task in whose favour JEDI aborted this one as a duplicate, if it did.
+
+    Production tasks are checked for duplicates only in JEDI, after the server has accepted both.
+    """
+    return named_task_id(info.error_dialog) if "duplicated task" in info.error_dialog else None
+
+
+def task_name(dag_id: str, run_id: str, task_id: str, map_index: int, generation: int = 0) -> str:
+    """Derive the name under which a step submits: the same for every try, different for every step and run.
+
+    Holds only characters that the server's name filter does not take for a regular expression.
+
+    :param generation: 0 at first; grows when a name is used up by a task that cannot be retried.
+    """
+    key = "\0".join((dag_id, run_id, task_id, str(map_index)))
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    words = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{dag_id}.{task_id}")[: TASK_NAME_LIMIT - 48]
+    return generation_of(f"airflow.{words}.{digest}", generation)
+
+
+def generation_of(name: str, generation: int) -> str:
+    """Name a later generation of a task: the name itself at first, then with a counter."""
+    return f"{name}.g{generation}" if generation else name

@@ -20,11 +20,13 @@ class Identity:
     :param dn: as the server sees it, ``Bob Tester/CN=nickname:bob``.
     :param name: the cleaned name, ``Bob Tester``; owners of tasks are compared by it.
     :param production: whether the production role was granted.
+    :param role: the role that was asked for with a token, ``/wlcg/Role=production``.
     """
 
     dn: str
     name: str
     production: bool = False
+    role: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Pace:
 
 
 def utc_now() -> datetime:
-    """The time as the server's database keeps it: naive UTC."""
+    """Read the time as the server's database keeps it: naive UTC."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
@@ -53,7 +55,8 @@ class Backend:
     """Passed to every handler.
 
     :param root: directory of all state: ``panda.sqlite``, ``cache/``, ``scratch/``, ``tls/``.
-    :param base_url: where jobs and clients reach this server, known once it listens.
+    :param base_url: where jobs and clients reach this server over plain HTTP, known once it listens.
+    :param secure_url: the same over HTTPS.
     """
 
     root: Path
@@ -62,6 +65,7 @@ class Backend:
     pace: Pace
     clock: Callable[[], datetime] = utc_now
     base_url: str = ""
+    secure_url: str = ""
 
     @property
     def cache(self) -> Path:

@@ -1,0 +1,280 @@
+"""Where the PanDA server is and who is calling: one frozen configuration, documented by its own fields.
+
+The metadata of each field (``env``, ``label``, ``help``, ``secret``) is what the table of settings and the form
+of the Airflow connection are made of. Precedence: argument > environment > default.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from panda_airflow.client.errors import ConfigError
+
+CERN_SERVER = "https://pandaserver.cern.ch"
+CERN_CACHE = "https://pandacache.cern.ch"
+GRID_CA_DIRECTORY = Path("/etc/grid-security/certificates")
+AUTH_METHODS = ("oidc", "x509_no_grid", "voms", "x509")
+
+TOKEN_SOURCES = ("token", "token_file", "config_root")
+"""Ways to give a token, of which the first that is given counts."""
+
+
+def _flag(text: str) -> bool:
+    if text.strip().lower() not in ("1", "on", "yes", "true", "0", "off", "no", "false", ""):
+        raise ValueError("it must be on or off")
+    return text.strip().lower() in ("1", "on", "yes", "true")
+
+
+def _unless_off(text: str) -> bool:
+    return text.strip().lower() not in ("0", "off", "no", "false")
+
+
+def _path(text: str) -> Path | None:
+    return Path(text).expanduser() if text else None
+
+
+def _about(
+    label: str, help_text: str, *env: str, read: Callable[[str], Any] = str, secret: bool = False
+) -> dict[str, Any]:
+    return {"env": env, "label": label, "help": help_text, "read": read, "secret": secret}
+
+
+@dataclass(frozen=True)
+class ClientConfig:
+    """Everything a client needs to know; the help of each field is in its metadata."""
+
+    url_ssl: str = field(
+        default="",
+        metadata=_about(
+            "Server URL (https)",
+            "The PanDA server, such as https://host:25443; a path is ignored. Without it the plain URL is used, "
+            f"without both {CERN_SERVER}.",
+            "PANDA_URL_SSL",
+        ),
+    )
+    url: str = field(
+        default="",
+        metadata=_about(
+            "Server URL (plain http)",
+            "The PanDA server without TLS, such as http://host:25080; used only where the https URL is not given.",
+            "PANDA_URL",
+        ),
+    )
+    cache_url: str = field(
+        default="",
+        metadata=_about(
+            "Cache URL",
+            f"The server that keeps uploaded files; without it {CERN_CACHE} for the server at CERN, "
+            "the PanDA server itself for any other.",
+            "PANDACACHE_URL",
+        ),
+    )
+    auth: str = field(
+        default="voms",
+        metadata=_about(
+            "Authentication",
+            "oidc for a token; voms, x509 or x509_no_grid for a grid proxy or certificate.",
+            "PANDA_AUTH",
+        ),
+    )
+    vo: str = field(
+        default="",
+        metadata=_about(
+            "VO", "Virtual organisation; a token is not accepted without.", "PANDA_AUTH_VO", "OIDC_AUTH_VO"
+        ),
+    )
+    production: bool = field(
+        default=False,
+        metadata=_about("Production role", "Ask for the production role of the VO (with a token).", read=_flag),
+    )
+    token: str = field(
+        default="",
+        repr=False,
+        metadata=_about("Token", "The OIDC ID token itself.", "PANDA_AUTH_ID_TOKEN", "OIDC_AUTH_ID_TOKEN", secret=True),
+    )
+    token_file: Path | None = field(
+        default=None,
+        metadata=_about(
+            "Token file", "File that holds the token; read again when it changes.", "OIDC_AUTH_TOKEN_FILE", read=_path
+        ),
+    )
+    config_root: Path | None = field(
+        default=None,
+        metadata=_about(
+            "Token directory",
+            "Directory of the .token file that panda-client writes; the token is refreshed before it expires.",
+            "PANDA_CONFIG_ROOT",
+            read=_path,
+        ),
+    )
+    proxy: Path | None = field(
+        default=None,
+        metadata=_about(
+            "Grid proxy",
+            "PEM file with certificate, key and chain; without it /tmp/x509up_u<uid>.",
+            "X509_USER_PROXY",
+            read=_path,
+        ),
+    )
+    ca: Path | None = field(
+        default=None,
+        metadata=_about(
+            "CA certificates",
+            "Directory of hashed CA certificates, or one PEM file, that the server's certificate is checked with; "
+            f"without it {GRID_CA_DIRECTORY} for voms and x509 where that exists, else what the system trusts.",
+            "X509_CERT_DIR",
+            read=_path,
+        ),
+    )
+    verify_host: bool = field(
+        default=True,
+        metadata=_about(
+            "Check the server's certificate",
+            "off talks to a server whose identity nobody has checked.",
+            "PANDA_VERIFY_HOST",
+            read=_unless_off,
+        ),
+    )
+    real_load_balancer: bool = field(
+        default=False,
+        metadata=_about(
+            "Real load balancer",
+            "Set: the cache URL is used as it is. Unset: uploads stay with one machine behind its DNS alias.",
+            "PANDA_BEHIND_REAL_LB",
+            read=_unless_off,
+        ),
+    )
+    monitor_url: str = field(
+        default="https://bigpanda.cern.ch",
+        metadata=_about("Monitor URL", "The PanDA monitor, for links to task pages.", "PANDAMON_URL"),
+    )
+    connect_timeout: float = field(
+        default=10.0, metadata=_about("Connect time limit", "Seconds to wait for a connection.", read=float)
+    )
+    read_timeout: float = field(
+        default=120.0, metadata=_about("Read time limit", "Seconds to wait for the next bytes of a reply.", read=float)
+    )
+    attempts: int = field(
+        default=4, metadata=_about("Attempts", "How often a request that may be repeated is sent at most.", read=int)
+    )
+    retry_budget: float = field(
+        default=60.0,
+        metadata=_about("Retry budget", "Seconds after which a failed request is not repeated any more.", read=float),
+    )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
+        """Read the variables that PanDA users already have.
+
+        :param environ: the environment; without it the process's own, read now.
+        :param overrides: fields that win over the environment, as values or as text; ``None`` leaves one alone.
+        :raises ConfigError: a value cannot be read, or a field does not exist.
+        """
+        given = {name: value for name, value in overrides.items() if value is not None}
+        unknown = given.keys() - {item.name for item in fields(cls)}
+        if unknown:
+            raise ConfigError(f"there is no setting called {', '.join(sorted(unknown))}.")
+        texts = _from_environment(os.environ if environ is None else environ, given)
+        return cls(**{name: _convert(cls, name, value) for name, value in (texts | given).items()})
+
+    @property
+    def server(self) -> str:
+        """Scheme, host and port of the PanDA server."""
+        return _origin(self.url_ssl or self.url or CERN_SERVER)
+
+    @property
+    def cache(self) -> str:
+        """Scheme, host and port of the server that keeps uploaded files."""
+        default = CERN_CACHE if self.server == CERN_SERVER else self.server
+        return _origin(self.cache_url or default)
+
+    @property
+    def verify(self) -> str | bool:
+        """How to check the server's certificate, as ``requests`` wants it."""
+        if not self.verify_host:
+            return False
+        if self.ca:
+            return str(self.ca)
+        if self.auth in ("voms", "x509") and GRID_CA_DIRECTORY.is_dir():
+            return str(GRID_CA_DIRECTORY)
+        return True
+
+    @property
+    def proxy_path(self) -> Path:
+        """The grid proxy, wherever that is."""
+        return self.proxy or Path(f"/tmp/x509up_u{os.getuid()}")  # noqa: S108 - where every grid tool puts it
+
+    def task_page(self, task_id: int) -> str:
+        """Address of a task's page on the PanDA monitor."""
+        return f"{self.monitor_url.rstrip('/')}/task/{task_id}/"
+
+    def validate(self) -> None:
+        """Refuse what cannot work, before anything is sent.
+
+        :raises ConfigError: names the setting and what to change.
+        """
+        for item in fields(self):
+            if item.name.endswith(("url", "url_ssl")):
+                _origin(getattr(self, item.name) or CERN_SERVER, _name(item))
+        if self.auth not in AUTH_METHODS:
+            raise ConfigError(f"PANDA_AUTH is {self.auth!r}; it must be one of {', '.join(AUTH_METHODS)}.")
+        if self.auth == "oidc" and not self.vo:
+            raise ConfigError("PANDA_AUTH is oidc but the VO is not given; set PANDA_AUTH_VO.")
+        if self.auth != "oidc" and not self.server.startswith("https://"):
+            raise ConfigError(f"X.509 needs https, the server is {self.server}; set PANDA_URL_SSL or PANDA_AUTH=oidc.")
+        _readable(self.ca, "X509_CERT_DIR")
+        _readable(self.token_file, "OIDC_AUTH_TOKEN_FILE")
+        for name in ("connect_timeout", "read_timeout", "attempts"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be greater than 0.")
+
+
+def _from_environment(environ: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick one text per field; another way to give the token must not outrank one that was given as argument."""
+    token_given = any(name in given for name in TOKEN_SOURCES)
+    texts: dict[str, Any] = {}
+    for item in fields(ClientConfig):
+        present = [variable for variable in item.metadata["env"] if environ.get(variable)]
+        if present and not (token_given and item.name in TOKEN_SOURCES):
+            texts[item.name] = environ[present[0]]
+    if environ.get("OIDC_AUTH_TOKEN_FILE") and not environ.get("PANDA_AUTH_ID_TOKEN"):
+        texts.pop("token", None)
+    return texts
+
+
+def _convert(cls: type[ClientConfig], name: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    item = next(item for item in fields(cls) if item.name == name)
+    try:
+        return item.metadata["read"](value)
+    except ValueError as error:
+        raise ConfigError(f"{_name(item)} is {value!r}: {error}.") from error
+
+
+def _name(item: Field[Any]) -> str:
+    """Name a field as its user knows it: by its environment variable."""
+    return next(iter(item.metadata["env"]), item.name)
+
+
+def _origin(url: str, name: str = "the URL") -> str:
+    """Reduce a URL to scheme, host and port; users have values such as https://host:25443/server/panda."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigError(f"{name} is not a URL: {error}.") from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigError(f"{name} must look like https://host:port, not {url.rpartition('@')[2]!r}.")
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}" + (f":{port}" if port else "")
+
+
+def _readable(path: Path | None, name: str) -> None:
+    if path and not os.access(path, os.R_OK):
+        raise ConfigError(f"{name} names {path}, which does not exist or cannot be read.")

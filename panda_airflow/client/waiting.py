@@ -1,0 +1,345 @@
+"""Waiting for a task, as pure decisions: no I/O and no clock of its own.
+
+:class:`Watch` judges one look at a task after another and says whether the wait is over. :func:`wait_flow` strings
+the looks together as a generator that yields what it wants done (:class:`Step`) and returns one JSON event;
+:func:`drive` and :func:`adrive` are its two drivers. :func:`conclude` is the only place that turns an event into a
+result or an exception. An operator, a sensor's poke and a trigger therefore cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, NotRequired, Protocol, TypedDict
+
+from panda_airflow.client import errors
+from panda_airflow.client.models import JobInfo, Mark, TaskInfo
+from panda_airflow.client.report import job_errors
+from panda_airflow.client.status import Outcome, classify, is_known
+
+JEDI_PATIENCE = 3600.0
+"""Seconds within which JEDI is expected to register a task or to execute a command."""
+
+
+@dataclass(frozen=True)
+class WaitPlan:
+    """What a wait needs to know, in JSON primitives so that a trigger can carry it.
+
+    :param task_id: JediTaskID.
+    :param since: epoch seconds of the submission or of the command that is waited for.
+    :param poll_interval: seconds between looks at first.
+    :param max_poll_interval: seconds between looks after long waiting.
+    :param deadline: epoch seconds after which the wait gives up, or None.
+    :param statuses: statuses that end the wait well; any other final status ends it badly.
+    :param patience: seconds for JEDI to register the task or to execute the command.
+    :param outage: seconds during which looks may fail before the wait gives up; at least three must fail.
+    :param cancel_on_timeout: kill the task when the deadline passes.
+    :param mark: where the task stood before the command, as in :class:`Mark`, or None.
+    """
+
+    task_id: int
+    since: float
+    poll_interval: float = 60.0
+    max_poll_interval: float = 300.0
+    deadline: float | None = None
+    statuses: tuple[str, ...] = ("done",)
+    patience: float = JEDI_PATIENCE
+    outage: float = 6 * 3600.0
+    cancel_on_timeout: bool = True
+    mark: Mark | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the plan as JSON primitives."""
+        return asdict(self) | {"statuses": list(self.statuses)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> WaitPlan:
+        """Read what :meth:`to_json` wrote."""
+        mark = Mark(**value["mark"]) if value["mark"] else None
+        return cls(**(value | {"statuses": tuple(value["statuses"]), "mark": mark}))
+
+
+class WaitEvent(TypedDict):
+    """How a wait ended.
+
+    ``kind`` is ``ended`` (in a status the plan accepts), ``failed`` (in any other final status), ``timeout``,
+    ``outage`` (too many looks failed) or ``error`` (looking is impossible). ``note`` says what became of the task.
+    """
+
+    kind: Literal["ended", "failed", "timeout", "outage", "error"]
+    task_id: int
+    status: str
+    name: NotRequired[str]
+    error_dialog: NotRequired[str]
+    files: NotRequired[dict[str, int]]
+    note: NotRequired[str]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a wait wants done next.
+
+    :param delay: seconds to pause first.
+    :param cancel: kill the task; otherwise look at it.
+    :param note: what to log before the pause.
+    :param warn: whether the note is a warning.
+    """
+
+    delay: float = 0.0
+    cancel: bool = False
+    note: str = ""
+    warn: bool = False
+
+
+class Log(Protocol):
+    """Where a wait reports: a standard logger, or the one that Airflow gives its tasks."""
+
+    def info(self, event: str, *args: Any) -> Any:
+        """Report progress."""
+
+    def warning(self, event: str, *args: Any) -> Any:
+        """Report trouble."""
+
+
+Answer = tuple[object, float]
+"""What a step gave (a task, an error, or whatever a kill answers) and when, in epoch seconds."""
+
+_PERMANENT = (errors.UsageError, errors.ConfigError, errors.CredentialMissing, errors.InvalidArgument)
+
+
+class Watch:
+    """Judges looks at one task, each with the time it was made.
+
+    :param plan: what to wait for.
+    :param status: the last status seen, empty if none was.
+    :param failing_since: epoch seconds since when every look has failed, or None.
+    :param failures: how many looks have failed since then.
+    """
+
+    def __init__(
+        self, plan: WaitPlan, *, status: str = "", failing_since: float | None = None, failures: int = 0
+    ) -> None:
+        self.plan = plan
+        self.status = status
+        self.failing_since = failing_since
+        self.failures = failures
+        self.note = ""
+        self.warn = False
+
+    def memory(self) -> dict[str, Any]:
+        """Tell in JSON primitives what a successor needs as its keyword arguments."""
+        return {"status": self.status, "failing_since": self.failing_since, "failures": self.failures}
+
+    def judge(self, seen: object, now: float) -> WaitEvent | None:
+        """Say how the wait ended, or None if it goes on; ``note`` and ``warn`` then hold what to log."""
+        if isinstance(seen, TaskInfo):
+            event = self._judge_state(seen, now)
+        elif isinstance(seen, errors.PandaError):
+            event = self._judge_failure(seen, now)
+        else:
+            raise TypeError(f"a look gave neither a task nor an error: {seen!r}")
+        if event is None and self.plan.deadline is not None and now >= self.plan.deadline:
+            return self._event("timeout", note=f"The deadline was {_clock(self.plan.deadline)}.")
+        return event
+
+    def delay(self, now: float) -> float:
+        """Seconds until the next look: a tenth of the time waited, within the plan's bounds and its deadline."""
+        plan = self.plan
+        pause = min(max(plan.poll_interval, (now - plan.since) / 10), max(plan.poll_interval, plan.max_poll_interval))
+        return pause if plan.deadline is None else max(0.0, min(pause, plan.deadline - now))
+
+    def _judge_state(self, info: TaskInfo, now: float) -> WaitEvent | None:
+        self.failures, self.failing_since = 0, None
+        self.status = info.status
+        stale = self._is_stale(info, now)
+        accepted = info.status in self.plan.statuses and not stale
+        if accepted or (classify(info.status).is_final and not stale):
+            return self._ended("ended" if accepted else "failed", info)
+        self.warn = not is_known(info.status)
+        self.note = _progress(self.plan.task_id, info, stale=stale)
+        return None
+
+    def _is_stale(self, info: TaskInfo, now: float) -> bool:
+        """Whether the status is the one from before the command, which JEDI has yet to execute."""
+        mark = self.plan.mark
+        return mark is not None and Mark.of(info) == mark and now < self.plan.since + self.plan.patience
+
+    def _judge_failure(self, error: errors.PandaError, now: float) -> WaitEvent | None:
+        plan = self.plan
+        if isinstance(error, errors.NotFound) and not self.status and now < plan.since + plan.patience:
+            self.note, self.warn = f"PanDA task {plan.task_id} is not registered yet.", False
+            return None
+        if isinstance(error, _PERMANENT):
+            return self._event("error", note=str(error))
+        self.failures += 1
+        self.failing_since = now if self.failing_since is None else self.failing_since
+        self.note, self.warn = (
+            f"Look {self.failures} at PanDA task {plan.task_id} failed in a row: {error}",
+            True,
+        )
+        if self.failures < 3 or now < self.failing_since + plan.outage:  # noqa: PLR2004 - documented in WaitPlan
+            return None
+        return self._event("outage", note=f"No look succeeded since {_clock(self.failing_since)}: {error}")
+
+    def _ended(self, kind: Literal["ended", "failed"], info: TaskInfo) -> WaitEvent:
+        files = {"total": info.n_files, "finished": info.n_files_finished, "failed": info.n_files_failed}
+        event = self._event(kind)
+        return {**event, "name": info.name, "error_dialog": info.error_dialog, "files": files}
+
+    def _event(self, kind: Literal["ended", "failed", "timeout", "outage", "error"], *, note: str = "") -> WaitEvent:
+        return {"kind": kind, "task_id": self.plan.task_id, "status": self.status, "note": note}
+
+
+def wait_flow(plan: WaitPlan) -> Generator[Step, Answer, WaitEvent]:
+    """Wait for a task: yield what to do, receive its answer, return how the wait ended."""
+    watch = Watch(plan)
+    seen, now = yield Step()
+    while (event := watch.judge(seen, now)) is None:
+        seen, now = yield Step(watch.delay(now), note=watch.note, warn=watch.warn)
+    if event["kind"] != "timeout":
+        return event
+    if not plan.cancel_on_timeout:
+        return {**event, "note": f"{event.get('note')} The PanDA task was left running."}
+    answer, _ = yield Step(cancel=True, note=f"Killing PanDA task {plan.task_id}: the deadline passed.", warn=True)
+    failed = isinstance(answer, errors.PandaError)
+    fate = f"Killing the PanDA task failed: {answer}" if failed else "The PanDA task was told to stop."
+    return {**event, "note": f"{event.get('note')} {fate}"}
+
+
+class _Wait:
+    """A wait in progress: ``step`` is what to do next, ``event`` how it ended."""
+
+    def __init__(self, plan: WaitPlan, log: Log) -> None:
+        self._flow = wait_flow(plan)
+        self._log = log
+        self.step = next(self._flow)
+        self.event: WaitEvent | None = None
+
+    def answer(self, answer: object, now: float) -> None:
+        try:
+            self.step = self._flow.send((answer, now))
+        except StopIteration as end:
+            self.event = end.value
+            return
+        if self.step.note:
+            say = self._log.warning if self.step.warn else self._log.info
+            say("%s%s", self.step.note, f" Next look in {self.step.delay:.0f} s." if self.step.delay else "")
+
+
+def drive(
+    plan: WaitPlan,
+    look: Callable[[], TaskInfo],
+    kill: Callable[[], object],
+    *,
+    sleep: Callable[[float], None],
+    clock: Callable[[], float],
+    log: Log,
+) -> WaitEvent:
+    """Run a wait in this thread.
+
+    :param look: reads the task, or raises ``PandaError``.
+    :param kill: kills the task, or raises ``PandaError``.
+    """
+    wait = _Wait(plan, log)
+    while wait.event is None:
+        sleep(wait.step.delay)
+        try:
+            answer: object = kill() if wait.step.cancel else look()
+        except errors.PandaError as error:
+            answer = error
+        wait.answer(answer, clock())
+    return wait.event
+
+
+async def adrive(
+    plan: WaitPlan,
+    look: Callable[[], Awaitable[TaskInfo]],
+    kill: Callable[[], Awaitable[object]],
+    *,
+    sleep: Callable[[float], Awaitable[None]],
+    clock: Callable[[], float],
+    log: Log,
+) -> WaitEvent:
+    """Run a wait in an event loop; see :func:`drive`."""
+    wait = _Wait(plan, log)
+    while wait.event is None:
+        await sleep(wait.step.delay)
+        try:
+            answer: object = await (kill() if wait.step.cancel else look())
+        except errors.PandaError as error:
+            answer = error
+        wait.answer(answer, clock())
+    return wait.event
+
+
+def conclude(event: object, jobs: Sequence[JobInfo] = (), monitor_url: str = "") -> WaitEvent:
+    """Return the event of a wait that ended well, raise the error of any other.
+
+    :param event: what a wait returned, possibly after a journey through the database.
+    :param jobs: unsuccessful jobs of the task, to explain a failure.
+    :param monitor_url: page of the task.
+    :raises TaskOutcome: the task failed, or the wait gave up.
+    :raises UsageError: this is no event of a wait.
+    """
+    known = read_event(event)
+    if known["kind"] == "ended":
+        return known
+    task_id, status = known["task_id"], known["status"]
+    error = _ERRORS.get(known["kind"]) or _OUTCOMES[classify(status)]
+    lines = [f"PanDA task {task_id} {_VERDICTS[known['kind']].format(status=status or 'unknown')}"]
+    lines += [line for line in (known.get("note"), known.get("error_dialog"), *job_errors(jobs)) if line]
+    lines += [monitor_url] if monitor_url else []
+    raise error("\n".join(lines), task_id=task_id, status=status)
+
+
+_ERRORS: dict[str, type[errors.TaskOutcome]] = {
+    "timeout": errors.WaitTimeout,
+    "outage": errors.WaitTimeout,
+    "error": errors.TaskOutcome,
+}
+
+_OUTCOMES = {
+    Outcome.PARTLY_DONE: errors.TaskPartlyDone,
+    Outcome.ABORTED: errors.TaskAborted,
+    Outcome.FAILED: errors.TaskFailed,
+    Outcome.DONE: errors.TaskOutcome,
+    Outcome.ACTIVE: errors.TaskOutcome,
+}
+
+_VERDICTS = {
+    "failed": "ended as {status}.",
+    "timeout": "did not end in time; its last status was {status}.",
+    "outage": "could not be looked at for too long; its last status was {status}.",
+    "error": "cannot be looked at; its last status was {status}.",
+}
+
+
+_KINDS = ("ended", *_VERDICTS)
+
+
+def read_event(event: object) -> WaitEvent:
+    """Check that this is an event of a wait, wherever it has been meanwhile.
+
+    :raises UsageError: it is not, so that nothing strange is ever taken for success.
+    """
+    if (
+        isinstance(event, dict)
+        and event.get("kind") in _KINDS
+        and type(event.get("task_id")) is int
+        and isinstance(event.get("status"), str)
+    ):
+        known: WaitEvent = event  # type: ignore[assignment]
+        return known
+    raise errors.UsageError(f"this is not an event of a wait for a PanDA task: {event!r:.200}")
+
+
+def _progress(task_id: int, info: TaskInfo, *, stale: bool) -> str:
+    files = f", {info.n_files_finished} of {info.n_files} files finished" if info.n_files else ""
+    failed = f", {info.n_files_failed} failed" if info.n_files_failed else ""
+    wait = "; the command has yet to be executed" if stale else ""
+    return f"PanDA task {task_id} is {info.status}{files}{failed}{wait}."
+
+
+def _clock(epoch: float) -> str:
+    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,163 @@
+"""Arguments on the wire: a JSON body, a query string, or a file as a multipart body."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from panda_airflow.client.endpoint import Arguments, Endpoint
+from panda_airflow.client.envelope import encode, naive_utc
+from panda_airflow.client.errors import UsageError
+
+CHUNK = 1 << 20
+"""Bytes of a file that are held in memory at a time."""
+
+
+class Multipart:
+    """One file as a multipart body, read piece by piece each time it is sent.
+
+    :param name: name of the form field.
+    :param file: the file to send, under its own name.
+    """
+
+    def __init__(self, name: str, file: Path) -> None:
+        self._boundary = uuid.uuid4().hex
+        self._file = file
+        shown = file.name.replace("\\", "\\\\").replace('"', '\\"')
+        self._head = (
+            f'--{self._boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{shown}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        ).encode()
+        self._tail = f"\r\n--{self._boundary}--\r\n".encode()
+        self._size = file.stat().st_size
+
+    @property
+    def content_type(self) -> str:
+        """Value of the header that goes with this body."""
+        return f"multipart/form-data; boundary={self._boundary}"
+
+    def __len__(self) -> int:
+        return len(self._head) + self._size + len(self._tail)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._head
+        with self._file.open("rb") as stream:
+            yield from iter(partial(stream.read, CHUNK), b"")
+        yield self._tail
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the arguments of a call become.
+
+    :param query: pairs for the query string, a list repeating its key.
+    :param body: bytes or a file, for a POST.
+    :param headers: those that describe the body.
+    """
+
+    query: list[tuple[str, str]] = field(default_factory=list)
+    body: bytes | Multipart | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def save(chunks: Iterable[bytes], file: Path) -> None:
+    """Write a file that appears under its name only when it is complete."""
+    temporary = file.with_name(f".{file.name[:100]}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("xb") as stream:
+            stream.writelines(chunks)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def parts_of(endpoint: Endpoint, arguments: Arguments) -> Parts:
+    """Put the arguments of a call into the form that its endpoint wants.
+
+    :raises UsageError: an argument has no JSON form, or its file cannot be read; nothing was sent.
+    """
+    if endpoint.upload:
+        return _file(endpoint, Path(arguments[endpoint.upload]))
+    if endpoint.method == "GET":
+        return Parts(query=_query(endpoint, arguments))
+    body = _json(endpoint, dict(arguments)).encode()
+    return Parts(body=body, headers={"Content-Type": "application/json"})
+
+
+def _file(endpoint: Endpoint, file: Path) -> Parts:
+    if any(character in file.name for character in "\r\n"):
+        raise UsageError(f"the file name {file.name!r} holds a line break.", endpoint=endpoint.path)
+    try:
+        body = Multipart(str(endpoint.upload), file)
+        file.open("rb").close()
+    except OSError as error:
+        raise UsageError(f"the file {file} cannot be read ({error.strerror}).", endpoint=endpoint.path) from error
+    return Parts(body=body, headers={"Content-Type": body.content_type})
+
+
+def _query(endpoint: Endpoint, arguments: Arguments) -> list[tuple[str, str]]:
+    return [
+        (name, _text(endpoint, name, item))
+        for name, value in arguments.items()
+        for item in (value if isinstance(value, list | tuple) else [value])
+        if item is not None
+    ]
+
+
+def _text(endpoint: Endpoint, name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, datetime):
+        return naive_utc(value).isoformat(sep=" ")
+    return _json(endpoint, value, name)
+
+
+def _json(endpoint: Endpoint, value: Any, name: str = "") -> str:
+    try:
+        return encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        found = _why(value, name)
+        raise UsageError(f"{found}; nothing was sent.", endpoint=endpoint.path) from error
+
+
+def _why(value: Any, name: str) -> str:
+    with suppress(RecursionError):
+        return unencodable(value, name) or f"{name or 'an argument'} has no JSON form"
+    return f"{name or 'an argument'} is nested too deeply"
+
+
+def unencodable(value: Any, path: str = "", inside: tuple[int, ...] = ()) -> str | None:
+    """Find the first part of a value that has no JSON form, as ``task_parameters.log.x is a set, which ...``.
+
+    :param path: how the value is reached.
+    :param inside: identities of the containers around it, to notice one that contains itself.
+    """
+    if id(value) in inside:
+        return f"{path} contains itself"
+    if isinstance(value, dict):
+        return _first(value.items(), "{path}.{key}", path, (*inside, id(value)))
+    if isinstance(value, list | tuple):
+        return _first(enumerate(value), "{path}[{key}]", path, (*inside, id(value)))
+    try:
+        encode(value)
+    except (TypeError, ValueError):
+        shown = f"{value}" if isinstance(value, float) else f"a {type(value).__name__}"
+        return f"{path} is {shown}, which has no JSON form"
+    return None
+
+
+def _first(items: Any, form: str, path: str, inside: tuple[int, ...]) -> str | None:
+    for key, value in items:
+        where = form.format(path=path, key=key).lstrip(".")
+        if not isinstance(key, str | int | float | bool | None):
+            return f"the key {where} is a {type(key).__name__}, which has no JSON form"
+        found = unencodable(value, where, inside)
+        if found:
+            return found
+    return None

@@ -1,0 +1,132 @@
+"""Server module ``job``, as a client sees it."""
+
+from __future__ import annotations
+
+import json
+
+from panda_airflow.client.models import Envelope, Json
+from panda_airflow.devserver import jobs, views
+from panda_airflow.devserver.backend import Backend, Identity
+from panda_airflow.devserver.store import DatabaseDown, Row
+
+_SCRIPT = """#!/bin/bash
+
+# To rerun the job interactively :
+#   1) download this script
+#   2) chmod +x ./<this script>
+#   3) ./<this script>
+
+#get trf
+wget {transformation} || exit 1
+chmod +x {name}
+
+#transform commands
+
+./{name} {parameters}
+"""
+
+
+def get_status(backend: Backend, caller: Identity | None, job_ids: list[int], timeout: int = 60) -> Envelope:
+    """Tell status and pending command of each job; one that is unknown should kill itself."""
+    try:
+        found = [jobs.get(backend, job_id) for job_id in job_ids]
+    except DatabaseDown:
+        return Envelope(False, "failed", {"code": 20})
+    return Envelope(True, "", [_state(job) for job in found])
+
+
+def _state(job: Row | None) -> dict[str, Json]:
+    if job is None:
+        return {"command": "tobekilled", "status": "unknown"}
+    return {"command": job["commandToPilot"], "status": job["jobStatus"]}
+
+
+def get_description(backend: Backend, caller: Identity | None, job_ids: list[int]) -> Envelope:
+    """Describe jobs, ``null`` for each that is unknown."""
+    try:
+        return Envelope(True, "", [_description(backend, job_id) for job_id in job_ids])
+    except DatabaseDown:
+        return Envelope(True, "", [None for _ in job_ids])
+
+
+def _description(backend: Backend, job_id: int) -> dict[str, Json] | None:
+    job = jobs.get(backend, job_id)
+    return views.job_description(backend, job) if job else None
+
+
+def get_description_incl_archive(backend: Backend, caller: Identity | None, job_ids: list[int]) -> Envelope:
+    """Describe jobs, old ones too; nothing is ever archived here."""
+    return get_description(backend, caller, job_ids)
+
+
+def get_metadata_for_analysis_jobs(backend: Backend, caller: Identity | None, task_id: int) -> Envelope:
+    """Tell what jobs reported about their outputs; payloads report nothing here."""
+    return Envelope(True, "No metadata found", {})
+
+
+def generate_offline_execution_script(
+    backend: Backend, caller: Identity | None, job_id: int, days: int | None = None
+) -> str:
+    """Write a script that runs a job anew; the reply is the bare text."""
+    job = jobs.get(backend, job_id)
+    if job is None:
+        searched = days or 30
+        return f"ERROR: Cannot get PandaID={job_id} in DB for the last {searched} days. You may add &days=N to the URL"
+    transformation = job["transformation"] or "runGen-00-00-02"
+    name = transformation.rsplit("/", 1)[-1]
+    return _SCRIPT.format(transformation=transformation, name=name, parameters=job["jobParameters"])
+
+
+def kill(
+    backend: Backend,
+    caller: Identity | None,
+    job_ids: list[int],
+    code: int | None = None,
+    use_email_as_id: bool = False,
+    kill_options: list[str] = [],
+) -> Envelope:
+    """Kill jobs; the list says which of them were the caller's and alive."""
+    try:
+        return Envelope(True, "", [_kill(backend, caller, job_id, code) for job_id in job_ids])
+    except DatabaseDown:
+        return Envelope(True, "", [False for _ in job_ids])
+
+
+def _kill(backend: Backend, caller: Identity | None, job_id: int, code: int | None) -> bool:
+    job = jobs.get(backend, job_id)
+    return bool(caller and job and jobs.kill_for(backend, caller, job, code))
+
+
+def reassign(backend: Backend, caller: Identity | None, job_ids: list[int]) -> Envelope:
+    """Close jobs that wait, so that JEDI makes new ones of their inputs."""
+    for job_id in job_ids:
+        job = jobs.get(backend, job_id)
+        if job and job["jobStatus"] in jobs.WAITING:
+            jobs.end(backend, job_id, "closed", taskBufferErrorCode=jobs.KILLED, taskBufferErrorDiag="reassigned")
+    return Envelope(True, "", None)
+
+
+def set_command(backend: Backend, caller: Identity | None, job_id: int, command: str) -> Envelope:
+    """Leave a command for the pilot of a job."""
+    job = jobs.get(backend, job_id)
+    if job is None or job["jobStatus"] in jobs.ENDED:
+        return Envelope(False, f"no active job with PandaID={job_id}")
+    backend.store.update("jobs", "PandaID", job_id, commandToPilot=command)
+    return Envelope(True, "command received")
+
+
+def set_debug_mode(backend: Backend, caller: Identity | None, job_id: int, mode: bool) -> Envelope:
+    """Switch the debug mode of a job; success and failure are the wrong way round, as on a real server."""
+    job = jobs.get(backend, job_id)
+    if job is None or job["jobStatus"] in jobs.ENDED:
+        return Envelope(True, f"PandaID={job_id} not found in active DB")
+    return Envelope(False, "Succeeded")
+
+
+def submit(backend: Backend, caller: Identity | None, jobs: str) -> Envelope:
+    """Refuse jobs that belong to no task."""
+    try:
+        json.loads(jobs)
+    except ValueError as error:
+        return Envelope(False, f"Failed to deserialize jobs: {error}")
+    return Envelope(False, "No jobs were submitted")

@@ -1,0 +1,3 @@
+"""Airflow hooks: connections to PanDA."""
+
+from __future__ import annotations

@@ -1,0 +1,85 @@
+"""The hook: an Airflow connection turned into a PanDA client."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from panda_airflow.client import ClientConfig, ConfigError, PandaClient, PandaError
+
+
+class PandaHook(BaseHook):
+    """Gives the whole typed PanDA client as ``hook.client``.
+
+    :param panda_conn_id: Airflow connection of type ``panda``. Where the default connection does not exist, the
+        environment variables of PanDA users apply.
+    """
+
+    conn_name_attr = "panda_conn_id"
+    default_conn_name = "panda_default"
+    conn_type = "panda"
+    hook_name = "PanDA"
+
+    def __init__(self, panda_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.panda_conn_id = panda_conn_id
+
+    @cached_property
+    def config(self) -> ClientConfig:
+        """Configuration of the client: what the connection says, then the environment, then defaults.
+
+        :raises ConfigError: the connection does not exist, or holds something that cannot work.
+        """
+        try:
+            connection = self.get_connection(self.panda_conn_id)
+        except AirflowNotFoundException:
+            if self.panda_conn_id == self.default_conn_name:
+                return ClientConfig.from_env()
+            raise ConfigError(
+                f"the Airflow connection {self.panda_conn_id!r} does not exist.",
+                advice="Create it with connection type 'panda', or name another one in panda_conn_id.",
+            ) from None
+        return config_from_connection(connection)
+
+    @cached_property
+    def client(self) -> PandaClient:
+        """The PanDA server's methods as ``client.<module>.<method>``."""
+        return PandaClient(self.config)
+
+    def get_conn(self) -> PandaClient:
+        """Return the client, as Airflow's hooks do."""
+        return self.client
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask the server who we are; for the Test button of the connection form."""
+        try:
+            self.client.system.is_alive()
+            user = self.client.system.get_user_attributes()
+        except PandaError as error:
+            return False, str(error)
+        return (
+            True,
+            f"{self.config.server} knows you as {user.name}{', with the production role' if user.production else ''}.",
+        )
+
+
+def config_from_connection(connection: Any) -> ClientConfig:
+    """Read a client configuration from an Airflow connection.
+
+    Host, port and schema name the server, the password is a token, and the extra holds further fields of
+    ``ClientConfig`` under their own names. What the connection does not say is read from the environment.
+
+    :raises ConfigError: the extra holds a field that does not exist, or the values cannot work.
+    """
+    values = {name: value for name, value in connection.extra_dejson.items() if value not in (None, "")}
+    if connection.host:
+        scheme, _, host = connection.host.rpartition("://")
+        scheme = scheme or connection.schema or "https"
+        port = f":{connection.port}" if connection.port else ""
+        values.setdefault("url_ssl" if scheme == "https" else "url", f"{scheme}://{host}{port}")
+    if connection.password:
+        values = {"token": connection.password, "auth": "oidc"} | values
+    return ClientConfig.from_env(**values)

@@ -1,0 +1,3 @@
+"""Links from Airflow's pages to the PanDA monitor."""
+
+from __future__ import annotations

@@ -1,0 +1,196 @@
+"""What every step that owns a PanDA task has in common: the wait, the kill and the result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.configuration import conf
+from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
+from panda_airflow.client import PandaClient
+from panda_airflow.client.models import Mark, TaskInfo
+from panda_airflow.client.waiting import JEDI_PATIENCE, WaitEvent, WaitPlan, drive
+from panda_airflow.hooks.panda import PandaHook
+from panda_airflow.hooks.result import TaskResult, settle
+from panda_airflow.links.panda import PandaTaskLink
+from panda_airflow.triggers.panda import PandaTaskTrigger
+
+Context = Any
+"""Airflow's context; its own type lists every key of every kind of run."""
+
+
+class Memory:
+    """What a step remembers across its tries, in Airflow's task state store.
+
+    :param context: Airflow's context of the running try.
+    :param key: what is remembered.
+    """
+
+    def __init__(self, context: Context, key: str) -> None:
+        self._store = context["task_state_store"]
+        self._key = key
+
+    def recall(self) -> dict[str, Any] | None:
+        """Return what was remembered last, or None."""
+        value: dict[str, Any] | None = self._store.get(self._key)
+        return value
+
+    def remember(self, value: dict[str, Any]) -> None:
+        """Remember a JSON object for as long as the DAG run exists."""
+        self._store.set(self._key, value, retention=NEVER_EXPIRE)
+
+
+class PandaTaskOperator(BaseOperator):
+    """Base of the steps that own a PanDA task.
+
+    :param panda_conn_id: Airflow connection of type ``panda``.
+    :param wait_for_completion: wait until the task ends; otherwise succeed once the server has accepted.
+    :param deferrable: wait in the triggerer, where no worker is held.
+    :param accept: statuses that satisfy the step; any other final status fails it.
+    :param poll_interval: seconds between looks at the task, at first; long waits look less often.
+    :param timeout: longest wait, as a timedelta or in seconds, counted from the submission or the command.
+    :param outage: how long the server may be unreachable, in seconds, before the step gives up.
+    :param cancel_on_kill: kill the PanDA task when a person ends the step, or clears it.
+    :param cancel_on_timeout: kill the PanDA task when the timeout passes.
+    """
+
+    operator_extra_links = (PandaTaskLink(),)
+    ui_color = "#d8e8d0"
+
+    def __init__(
+        self,
+        *,
+        panda_conn_id: str = PandaHook.default_conn_name,
+        wait_for_completion: bool = True,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        accept: Sequence[str] = ("done",),
+        poll_interval: float = 60.0,
+        timeout: timedelta | float | None = None,
+        outage: float = 6 * 3600.0,
+        cancel_on_kill: bool = True,
+        cancel_on_timeout: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.panda_conn_id = panda_conn_id
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self.accept = tuple(accept)
+        self.poll_interval = poll_interval
+        self.timeout = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        self.outage = outage
+        self.cancel_on_kill = cancel_on_kill
+        self.cancel_on_timeout = cancel_on_timeout
+        self.monitor_url = ""
+        self._running_task: int | None = None
+
+    @cached_property
+    def hook(self) -> PandaHook:
+        """The hook, made once per try."""
+        return PandaHook(self.panda_conn_id)
+
+    @property
+    def client(self) -> PandaClient:
+        """The client behind the hook."""
+        return self.hook.client
+
+    def look(self, jedi_task_id: int) -> TaskInfo:
+        """Read the state of a task."""
+        return self.client.task.get_detailed_info(jedi_task_id)
+
+    def plan(self, context: Context, jedi_task_id: int, since: float, mark: Mark | None = None) -> WaitPlan:
+        """Plan the wait for a task.
+
+        :param since: epoch seconds of the submission or command.
+        :param mark: where the task stood before a command, whose final status is not to be believed.
+        """
+        return WaitPlan(
+            jedi_task_id,
+            since,
+            poll_interval=self.poll_interval,
+            deadline=self._deadline(context, since),
+            statuses=self.accept,
+            patience=JEDI_PATIENCE,
+            outage=self.outage,
+            cancel_on_timeout=self.cancel_on_timeout,
+            mark=mark,
+        )
+
+    def _deadline(self, context: Context, since: float) -> float | None:
+        """Take the earlier of this step's timeout and, where it is deferred and so not enforced, Airflow's own."""
+        limits = [since + self.timeout] if self.timeout is not None else []
+        if self.deferrable and self.execution_timeout:
+            limits.append(context["ti"].start_date.timestamp() + self.execution_timeout.total_seconds())
+        return min(limits, default=None)
+
+    def follow(self, context: Context, plan: WaitPlan) -> TaskResult:
+        """Wait for a task as the author wants it: in the triggerer, in this worker, or not at all."""
+        self._running_task = plan.task_id
+        self.monitor_url = self.hook.config.task_page(plan.task_id)
+        self.log.info("PanDA task %s: %s", plan.task_id, self.monitor_url)
+        if not self.wait_for_completion:
+            return settle(self.hook, {"kind": "ended", "task_id": plan.task_id, "status": ""})
+        if self.deferrable:
+            self.defer(
+                trigger=PandaTaskTrigger(self.panda_conn_id, plan.to_json(), cancel_on_kill=self.cancel_on_kill),
+                method_name="execute_complete",
+                timeout=_backstop(plan),
+            )
+        event = drive(
+            plan,
+            lambda: self.look(plan.task_id),
+            lambda: self.client.task.kill(plan.task_id),
+            sleep=time.sleep,
+            clock=time.time,
+            log=self.log,
+        )
+        return self.execute_complete(context, event)
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | WaitEvent) -> TaskResult:  # noqa: ARG002
+        """Turn the event of a wait into the step's result, or raise why there is none."""
+        self._running_task = None
+        if isinstance(task_id := event.get("task_id"), int):
+            self.monitor_url = self.hook.config.task_page(task_id)
+        return settle(self.hook, event)
+
+    def on_kill(self) -> None:
+        """Kill the PanDA task when this worker is told to stop.
+
+        Runs in a signal handler with seconds to live: a new client, one request, no question to Airflow.
+        """
+        if self.cancel_on_kill and self._running_task:
+            try:
+                with PandaClient(self.hook.config) as client:
+                    client.task.kill(self._running_task)
+                self.log.warning("PanDA task %s was told to stop.", self._running_task)
+            except Exception:  # the worker is dying: say what is left behind
+                self.log.exception("PanDA task %s may still be running: killing it failed.", self._running_task)
+
+    def retry_in_place(self, context: Context, info: TaskInfo, command: Callable[[], object]) -> WaitPlan:
+        """Register a retry of a task, exactly once for each time that the task ended.
+
+        :param info: the ended task.
+        :param command: sends ``task/retry``; repeated if the worker dies before JEDI has executed it.
+        """
+        memory = Memory(context, "panda_retry")
+        mark = Mark.of(info)
+        pending = memory.recall()
+        if pending is None or pending["mark"] != asdict(mark):
+            pending = {"mark": asdict(mark), "since": time.time()}
+            memory.remember(pending)
+        command()
+        self.log.info("PanDA task %s ended as %s: its retry is registered.", info.task_id, info.status)
+        return self.plan(context, info.task_id, pending["since"], mark)
+
+
+def _backstop(plan: WaitPlan) -> timedelta | None:
+    """When Airflow itself ends a deferral whose trigger missed its deadline."""
+    if plan.deadline is None:
+        return None
+    return timedelta(seconds=max(0.0, plan.deadline - time.time()) + 2 * plan.poll_interval + 60)

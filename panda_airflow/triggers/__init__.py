@@ -1,0 +1,3 @@
+"""Airflow triggers: waits that hold no worker."""
+
+from __future__ import annotations

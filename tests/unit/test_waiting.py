@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from panda_airflow.client import errors
+from panda_airflow.client.models import JobInfo, Mark, TaskInfo
+from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES
+from panda_airflow.client.waiting import WaitEvent, WaitPlan, Watch, adrive, conclude, drive
+
+TASK_ID = 42
+SINCE = 1_000_000
+LOG = logging.getLogger(__name__)
+
+PERMANENT = (errors.UsageError, errors.ConfigError, errors.CredentialMissing, errors.InvalidArgument)
+PASSING = (
+    errors.NotDelivered,
+    errors.OutcomeUnknown,
+    errors.ServerError,
+    errors.CredentialExpired,
+    errors.PermissionDenied,
+    errors.NotFound,
+)
+
+Seen = TaskInfo | errors.PandaError
+
+
+class StillWaiting(BaseException):
+    """The history is over and the wait is not."""
+
+
+@dataclass
+class World:
+    """Plays a history of looks, each with the seconds it takes, on a clock that only sleeping and looking move."""
+
+    history: list[tuple[Seen, int]]
+    now: float = SINCE
+    cancels: int = 0
+    slept_past: float = 0.0
+    kill_fails: bool = False
+
+    def __post_init__(self) -> None:
+        self._left = iter(self.history)
+        self.looks: list[tuple[Seen, float]] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds >= 0
+        self.now += seconds
+        self.slept_past = self.now
+
+    def see(self) -> Seen:
+        try:
+            seen, takes = next(self._left)
+        except StopIteration:
+            raise StillWaiting from None
+        self.now += takes
+        self.looks.append((seen, self.now))
+        return seen
+
+    def look(self) -> TaskInfo:
+        seen = self.see()
+        if isinstance(seen, errors.PandaError):
+            raise seen
+        return seen
+
+    def kill(self) -> None:
+        self.cancels += 1
+        if self.kill_fails:
+            raise errors.PermissionDenied("no")
+
+
+def run_drive(plan: WaitPlan, world: World) -> WaitEvent | None:
+    try:
+        return drive(plan, world.look, world.kill, sleep=world.sleep, clock=world.clock, log=LOG)
+    except StillWaiting:
+        return None
+
+
+def run_adrive(plan: WaitPlan, world: World) -> WaitEvent | None:
+    async def sleep(seconds: float) -> None:
+        world.sleep(seconds)
+
+    async def look() -> TaskInfo:
+        return world.look()
+
+    async def kill() -> None:
+        world.kill()
+
+    try:
+        return asyncio.run(adrive(plan, look, kill, sleep=sleep, clock=world.clock, log=LOG))
+    except StillWaiting:
+        return None
+
+
+def run_pokes(plan: WaitPlan, world: World) -> WaitEvent | None:
+    """Judge each look by a new Watch, as a rescheduled sensor does, the memory written as JSON in between."""
+    memory = "{}"
+    pause = 0.0
+    while True:
+        world.sleep(pause)
+        watch = Watch(plan, **json.loads(memory))
+        try:
+            event = watch.judge(world.see(), world.now)
+        except StillWaiting:
+            return None
+        if event:
+            return event
+        memory = json.dumps(watch.memory())
+        pause = watch.delay(world.now)
+
+
+moments = st.integers(0, 2).map(lambda hours: datetime(2026, 1, 1) + timedelta(hours=hours))  # noqa: DTZ001 - naive UTC
+statuses = st.sampled_from([*sorted(FINAL_STATUSES), "running", "ready", "aborting", "registered", "sublimating", ""])
+tasks = st.builds(
+    TaskInfo, task_id=st.just(TASK_ID), status=statuses, attempt_nr=st.integers(0, 1), state_change_time=moments
+)
+failures = st.sampled_from([kind("no") for kind in PERMANENT[-1:] + PASSING * 3])
+histories = st.lists(st.tuples(tasks | failures, st.integers(0, 400)), max_size=25)
+outages = st.lists(st.tuples(st.sampled_from([kind("no") for kind in PASSING]), st.integers(0, 400)), max_size=25)
+marks = st.builds(Mark, st.integers(0, 1), moments.map(datetime.isoformat))
+plans = st.builds(
+    WaitPlan,
+    task_id=st.just(TASK_ID),
+    since=st.just(SINCE),
+    poll_interval=st.integers(1, 60),
+    max_poll_interval=st.integers(1, 300),
+    deadline=st.none() | st.integers(SINCE - 10, SINCE + 5000),
+    statuses=st.lists(st.sampled_from(["done", "finished", "running"]), min_size=1, unique=True).map(tuple),
+    patience=st.integers(0, 2000),
+    outage=st.integers(0, 2000),
+    cancel_on_timeout=st.booleans(),
+    mark=st.none() | marks,
+)
+
+
+def is_stale(plan: WaitPlan, info: TaskInfo, now: float) -> bool:
+    return plan.mark is not None and Mark.of(info) == plan.mark and now < plan.since + plan.patience
+
+
+def is_unregistered(plan: WaitPlan, looks: list[tuple[Seen, float]], place: int) -> bool:
+    """Whether a look gave the "not found" of a task that nobody has seen yet."""
+    seen, now = looks[place]
+    seen_before = any(isinstance(earlier, TaskInfo) and earlier.status for earlier, _ in looks[:place])
+    return isinstance(seen, errors.NotFound) and not seen_before and now < plan.since + plan.patience
+
+
+def failures_in_a_row(plan: WaitPlan, looks: list[tuple[Seen, float]]) -> list[float]:
+    """When the looks failed since the last that succeeded."""
+    row: list[float] = []
+    for place, (seen, now) in enumerate(looks):
+        if isinstance(seen, TaskInfo):
+            row = []
+        elif not is_unregistered(plan, looks, place):
+            row.append(now)
+    return row
+
+
+def verdict(plan: WaitPlan, looks: list[tuple[Seen, float]]) -> str | None:
+    """What the promises say about a wait after these looks."""
+    seen, now = looks[-1]
+    if isinstance(seen, TaskInfo) and not is_stale(plan, seen, now):
+        if seen.status in plan.statuses:
+            return "ended"
+        if seen.status in FINAL_STATUSES:
+            return "failed"
+    if isinstance(seen, PERMANENT):
+        return "error"
+    if isinstance(seen, errors.PandaError) and not is_unregistered(plan, looks, len(looks) - 1):
+        row = failures_in_a_row(plan, looks)
+        if len(row) >= 3 and now >= row[0] + plan.outage:
+            return "outage"
+    return "timeout" if plan.deadline is not None and now >= plan.deadline else None
+
+
+@given(plans, histories | outages)
+def test_a_wait_ends_at_the_first_look_that_decides_and_never_before(
+    plan: WaitPlan, history: list[tuple[Seen, int]]
+) -> None:
+    world = World(history)
+    event = run_drive(plan, world)
+    verdicts = [verdict(plan, world.looks[: n + 1]) for n in range(len(world.looks))]
+    assert verdicts[:-1] == [None] * len(verdicts[:-1])
+    assert (event["kind"] if event else None) == (verdicts[-1] if verdicts else None)
+    if event is None:
+        assert len(world.looks) == len(history)
+
+
+@given(plans, histories, st.booleans())
+def test_a_wait_kills_at_most_once_and_only_when_the_deadline_passed(
+    plan: WaitPlan, history: list[tuple[Seen, int]], kill_fails: bool
+) -> None:
+    world = World(history, kill_fails=kill_fails)
+    event = run_drive(plan, world)
+    timed_out = event is not None and event["kind"] == "timeout"
+    assert world.cancels == (1 if timed_out and plan.cancel_on_timeout else 0)
+    if event and timed_out:
+        fate = "left running" if not plan.cancel_on_timeout else "failed" if kill_fails else "told to stop"
+        assert fate in event["note"]
+
+
+@given(plans, histories)
+def test_no_look_begins_after_the_deadline(plan: WaitPlan, history: list[tuple[Seen, int]]) -> None:
+    world = World(history)
+    run_drive(plan, world)
+    if plan.deadline is not None:
+        assert world.slept_past <= max(plan.deadline, SINCE)
+
+
+@given(plans, histories | outages)
+def test_worker_triggerer_and_sensor_come_to_the_same_end(plan: WaitPlan, history: list[tuple[Seen, int]]) -> None:
+    in_worker = run_drive(plan, World(history))
+    assert run_adrive(plan, World(history)) == in_worker
+    poked = run_pokes(plan, World(history))
+    if in_worker and in_worker["kind"] == "timeout" and poked:
+        in_worker = {**in_worker, "note": poked["note"]}
+    assert poked == in_worker
+
+
+@given(plans, st.integers(SINCE - 100, SINCE + 100_000))
+def test_looks_are_as_far_apart_as_the_plan_says(plan: WaitPlan, now: int) -> None:
+    pause = Watch(replace(plan, deadline=None)).delay(now)
+    assert plan.poll_interval <= pause <= max(plan.poll_interval, plan.max_poll_interval)
+
+
+def test_a_long_wait_looks_less_often() -> None:
+    watch = Watch(WaitPlan(TASK_ID, SINCE, poll_interval=10, max_poll_interval=300))
+    assert watch.delay(SINCE + 10) < watch.delay(SINCE + 1000) < watch.delay(SINCE + 100_000)
+
+
+@given(plans)
+def test_a_plan_survives_the_database(plan: WaitPlan) -> None:
+    assert WaitPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_an_unknown_status_waits_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    plan = WaitPlan(TASK_ID, SINCE)
+    assert run_drive(plan, World([(TaskInfo(TASK_ID, status="sublimating"), 0)])) is None
+    assert [(record.levelname, "sublimating" in record.message) for record in caplog.records] == [("WARNING", True)]
+
+
+def test_progress_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    info = TaskInfo(TASK_ID, status="running", n_files=10, n_files_finished=4, n_files_failed=1)
+    run_drive(WaitPlan(TASK_ID, SINCE), World([(info, 0)]))
+    assert "PanDA task 42 is running, 4 of 10 files finished, 1 failed." in caplog.text
+
+
+def event_of(kind: str, status: str = "") -> dict[str, Any]:
+    return {"kind": kind, "task_id": TASK_ID, "status": status, "note": "why", "error_dialog": "JEDI says"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "error"),
+    [
+        ("failed", "failed", errors.TaskFailed),
+        ("failed", "exhausted", errors.TaskFailed),
+        ("failed", "broken", errors.TaskFailed),
+        ("failed", "finished", errors.TaskPartlyDone),
+        ("failed", "aborted", errors.TaskAborted),
+        ("failed", "done", errors.TaskOutcome),
+        ("timeout", "running", errors.WaitTimeout),
+        ("outage", "", errors.WaitTimeout),
+        ("error", "", errors.TaskOutcome),
+    ],
+)
+def test_each_bad_end_has_its_error_which_explains_itself(
+    kind: str, status: str, error: type[errors.TaskOutcome]
+) -> None:
+    job = JobInfo.from_data({"PandaID": 7, "computingSite": "CERN", "pilotErrorCode": 1305, "pilotErrorDiag": "bang"})
+    with pytest.raises(error) as raised:
+        conclude(event_of(kind, status), [job], "https://monitor/task/42/")
+    assert type(raised.value) is error
+    assert (raised.value.task_id, raised.value.status) == (TASK_ID, status)
+    for part in ("PanDA task 42", status or "unknown", "why", "JEDI says", "1305", "bang", "CERN", "https://monitor"):
+        assert part in str(raised.value)
+
+
+KINDS = get_args(get_type_hints(WaitEvent)["kind"])
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+odd_events = st.fixed_dictionaries(
+    {}, optional={"kind": st.sampled_from(KINDS) | json_values, "task_id": json_values, "status": json_values}
+)
+
+
+@given(json_values | odd_events)
+def test_what_is_no_event_of_a_wait_is_refused_and_never_taken_for_success(event: Any) -> None:
+    is_event = (
+        isinstance(event, dict)
+        and event.get("kind") in KINDS
+        and type(event.get("task_id")) is int
+        and isinstance(event.get("status"), str)
+    )
+    try:
+        ended = conclude(event)["kind"] == "ended"
+    except errors.UsageError:
+        assert not is_event
+    except errors.TaskOutcome:
+        assert is_event
+        assert event["kind"] != "ended"
+    else:
+        assert is_event
+        assert ended
+
+
+def test_every_status_word_is_either_active_or_final() -> None:
+    assert not ACTIVE_STATUSES & FINAL_STATUSES
