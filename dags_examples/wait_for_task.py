@@ -5,14 +5,15 @@ from __future__ import annotations
 from airflow.sdk import Param, dag, task
 
 from panda_airflow.hooks.panda import PandaHook
-from panda_airflow.hooks.result import TaskResult
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
+
+JEDI_TASK_ID = "{{ params.jedi_task_id }}"
 
 
 @task
-def count_jobs(result: TaskResult) -> dict[str, int]:
+def count_jobs(jedi_task_id: str) -> dict[str, int]:
     """Count the jobs of the task by status."""
-    jobs = PandaHook().client.task.get_job_descriptions(result["task_id"])
+    jobs = PandaHook().client.task.get_job_descriptions(int(jedi_task_id))
     statuses = [job.status for job in jobs]
     return {status: statuses.count(status) for status in set(statuses)}
 
@@ -22,12 +23,12 @@ def wait_for_task() -> None:
     """Wait for ``done`` or ``finished``, then count."""
     wait = PandaWaitTaskStatusSensor(
         task_id="wait",
-        jedi_task_id="{{ params.jedi_task_id }}",
+        jedi_task_id=JEDI_TASK_ID,
         statuses=["done", "finished"],
         deferrable=True,
         timeout=7 * 24 * 3600,
     )
-    count_jobs(wait.output)
+    wait >> count_jobs(JEDI_TASK_ID)
 
 
 wait_for_task()

@@ -46,6 +46,7 @@ class Endpoint:
     :param ok: tells from the envelope whether the request was accepted.
     :param check: looks at the arguments before anything is sent; raises ``UsageError``.
     :param upload: name of the multipart field whose argument is a file, for the methods that take one.
+    :param legacy: go through ``/server/panda``, which wants gzipped JSON and answers ``[success, value]``.
     """
 
     method: Literal["GET", "POST"]
@@ -59,6 +60,12 @@ class Endpoint:
     ok: Callable[[Envelope], bool] = says_success
     check: Callable[[Arguments], None] | None = None
     upload: str | None = None
+    legacy: bool = False
+
+    @property
+    def url_path(self) -> str:
+        """Where the server has the method, below its URL."""
+        return f"/server/panda/{self.path.split('/')[1]}" if self.legacy else f"/api/v1/{self.path}"
 
     @cached_property
     def signature(self) -> inspect.Signature:

@@ -24,13 +24,18 @@ DATETIME_MARKER = "__datetime__"
 _REFUSALS: tuple[tuple[str, type[errors.PandaError]], ...] = (
     (r"SSL secure connection is required", errors.CredentialMissing),
     (r"production or pilot role required|not the task owner|permission denied", errors.PermissionDenied),
-    (r".*not authorized|.*not in authorized users|request \d+ is not owned by|no production", errors.PermissionDenied),
+    (
+        r".*not authorized|.*not in authorized users|request \d+ is not owned by|no production|.*has no permission",
+        errors.PermissionDenied,
+    ),
     (r"database error|failed to register task", errors.ServerError),
     (r"(?i)(child )?task not found|jediTaskID=\d+ not found|unknown task", errors.NotFound),
+    (r"No match requests|request_id .* not found", errors.NotFound),
     (r"no active job|.*PandaID=\d+ (not found|in DB)", errors.NotFound),
     (r"request \d+ is not found|No (parent task|data) found", errors.NotFound),
     (r"Argument error|Type error|expecting (GET|POST), received|.* must be an integer", errors.InvalidArgument),
     (r".* is not a (valid|leave) |.* is not valid JSON|.* must be provided|\w+ is missing", errors.InvalidArgument),
+    (r".* is not a command of iDDS|\w+ is unsupported|Parameter .* needs to be|invalid ", errors.InvalidArgument),
     (r"Failed to (parse|deserialize|extract)|ERROR: upload failure", errors.InvalidArgument),
     (r"Command rejected|.*not accepted", errors.WrongState),
     (r"jediTaskID=\d+ is (already queued|in the \w+ state)", errors.DuplicateTask),
@@ -106,12 +111,15 @@ def _read(endpoint: Endpoint, body: str) -> Envelope:
         value = decode(body)
     except ValueError:
         value = _python_repr(body)
+    if endpoint.legacy and isinstance(value, list):
+        value = {"success": value[0], "data": value[1]} if value[0] else {"success": False, "message": value[1]}
     if not endpoint.enveloped and isinstance(value, str):
         return Envelope(not value.startswith("ERROR"), value, value)
     if not isinstance(value, dict) or "success" not in value:
         says = "the reply is not a PanDA envelope." if body.strip() else "the reply is empty."
         raise errors.ServerError(says, endpoint=endpoint.path, server_says=plain_text(body), advice=_CHECK_URL)
-    return Envelope(bool(value["success"]), str(value.get("message") or ""), value.get("data"))
+    extra = {name: item for name, item in value.items() if name not in ("success", "message", "data")}
+    return Envelope(bool(value["success"]), str(value.get("message") or ""), value.get("data"), extra)
 
 
 def _python_repr(body: str) -> Any:
@@ -153,6 +161,11 @@ _NOT_PANDA = (
 _HTTP_REFUSALS: tuple[tuple[str, type[errors.PandaError], str], ...] = (
     (r"Token authentication failed.*expired", errors.CredentialExpired, "Renew the token and try again."),
     (r"Token authentication failed", errors.CredentialRefused, _CHECK_TOKEN),
+    (
+        r"Type not serializable",
+        errors.ServerError,
+        "The command was carried out; the legacy route can tell what came of it.",
+    ),
     (r".* is banned", errors.CredentialRefused, "Ask the people who run the server why."),
     (
         r"method .*is forbidden",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -25,11 +26,13 @@ class Envelope:
     :param success: the server's verdict, which some methods get wrong.
     :param message: its words, often empty.
     :param data: the result, or a return code.
+    :param extra: what a few methods answer beside these.
     """
 
     success: bool
     message: str = ""
     data: Json = None
+    extra: dict[str, Json] = field(default_factory=dict)
 
 
 def named_task_id(message: str) -> int | None:
@@ -314,6 +317,45 @@ class JobState(Record):
     raw: dict[str, Json] = field(default_factory=dict, repr=False)
 
 
+class Secrets(dict[str, Json]):
+    """Secrets by name, of which only the names are shown wherever this is printed."""
+
+    def __repr__(self) -> str:
+        """Show the names."""
+        return f"<secrets {', '.join(self)}>"
+
+    @classmethod
+    def from_envelope(cls, envelope: Envelope) -> Self:
+        """Read an object, or the JSON text of one."""
+        return cls(json.loads(envelope.data) if isinstance(envelope.data, str) else envelope.data)
+
+
+@dataclass(frozen=True)
+class AsyncResult:
+    """What became of a request that the server carries out later.
+
+    :param status: ``pending``, ``running``, ``complete``, ``done`` or ``failed``.
+    :param success: whether the operation succeeded; false until it has ended.
+    :param message: its words, or why there are none.
+    :param data: its result, or for logs what each machine found.
+    """
+
+    status: str
+    success: bool
+    message: str
+    data: Json
+
+    @classmethod
+    def from_envelope(cls, envelope: Envelope) -> Self:
+        """Read either shape: one operation and its outcome, or the results of several machines."""
+        meta = envelope.extra.get("async_meta")
+        if meta:
+            message = meta.get("error_msg") or envelope.message
+            return cls(meta["status"], envelope.success, message, envelope.data)
+        status = envelope.data["overall_status"]
+        return cls(status, status == "complete", envelope.message, envelope.data["results"])
+
+
 def parse(returns: Any, envelope: Envelope, path: str) -> Any:
     """Turn an accepted envelope into the return type that an endpoint declares.
 
@@ -324,11 +366,11 @@ def parse(returns: Any, envelope: Envelope, path: str) -> Any:
     """
     if returns is type(None):
         return None
-    if hasattr(returns, "from_envelope"):
-        return returns.from_envelope(envelope)
     try:
+        if hasattr(returns, "from_envelope"):
+            return returns.from_envelope(envelope)
         return _convert(returns, envelope.data)
-    except (TypeError, KeyError) as wrong:
+    except (TypeError, KeyError, ValueError) as wrong:
         raise ServerError(f"the reply has another shape: {wrong}.", endpoint=path) from wrong
 
 

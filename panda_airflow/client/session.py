@@ -7,13 +7,21 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import NoReturn, Self
 
+from panda_airflow.client.api.async_process import AsyncProcessApi
+from panda_airflow.client.api.creds import CredsApi
+from panda_airflow.client.api.data_carousel import DataCarouselApi
+from panda_airflow.client.api.event import EventApi
 from panda_airflow.client.api.file_server import FileServerApi
 from panda_airflow.client.api.job import JobApi
+from panda_airflow.client.api.metaconfig import MetaconfigApi
+from panda_airflow.client.api.statistics import StatisticsApi
 from panda_airflow.client.api.system import SystemApi
 from panda_airflow.client.api.task import TaskApi
+from panda_airflow.client.api.workflow import WorkflowApi
 from panda_airflow.client.config import ClientConfig
 from panda_airflow.client.endpoint import Arguments, Endpoint
 from panda_airflow.client.errors import Refused, UsageError
+from panda_airflow.client.idds import Idds
 from panda_airflow.client.models import Envelope
 from panda_airflow.client.transport import Transport
 
@@ -48,7 +56,15 @@ class PandaClient:
         self.task = TaskApi(self)
         self.job = JobApi(self)
         self.file_server = FileServerApi(self)
+        self.idds = Idds(self)
+        self.creds = CredsApi(self)
+        self.event = EventApi(self)
         self.system = SystemApi(self)
+        self.workflow = WorkflowApi(self)
+        self.statistics = StatisticsApi(self)
+        self.metaconfig = MetaconfigApi(self)
+        self.data_carousel = DataCarouselApi(self)
+        self.async_process = AsyncProcessApi(self)
 
     def send(self, endpoint: Endpoint, arguments: Arguments) -> Envelope:
         """Send one call and return the accepted envelope; the typed methods are made of it."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
+from panda_airflow.client.errors import UsageError
 from panda_airflow.client.models import Json
 
 RUN_GEN = "https://pandaserver-doma.cern.ch/trf/user/runGen-00-00-02"
@@ -36,7 +37,11 @@ def command_task(
     :param site: run here only.
     :param max_attempt: attempts of each job within the task.
     :param more: further task parameters, such as ``ramCount``; they win over these.
+    :raises UsageError: an output has a name that the job's command line cannot carry.
     """
+    for output in outputs:
+        if not re.fullmatch(r"[\w.+*-]+", output):
+            raise UsageError(f"the output {output!r} needs a name of letters, digits and . _ + - * only.")
     files = {output: f"{name}.$JEDITASKID._${{SN/P}}.{output}" for output in outputs}
     arguments = [_constant('-j "" --sourceURL ${SURL}'), _constant("-r .")]
     arguments += [_constant(f"-a {sandbox}")] if sandbox else []

@@ -36,7 +36,6 @@ from panda_airflow.client.wire import CHUNK, Parts, parts_of, save
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
-API = "/api/v1/"
 _THREADS = 32
 _NO_FILE = "Check the name and that {} is the machine that it was uploaded to."
 
@@ -131,7 +130,7 @@ class Transport:
         return self._credential
 
     def _once(self, endpoint: Endpoint, parts: Parts, credential: Credential) -> Envelope:
-        url = f"{self.cache_url if endpoint.upload else self._config.server}{API}{endpoint.path}"
+        url = f"{self.cache_url if endpoint.upload else self._config.server}{endpoint.url_path}"
         with self._session_for(endpoint) as session, failures(url, endpoint.path):
             reply = self._request(
                 session,

@@ -170,7 +170,7 @@ class Watch:
         if isinstance(error, errors.NotFound) and not self.status and now < plan.since + plan.patience:
             self.note, self.warn = f"PanDA task {plan.task_id} is not registered yet.", False
             return None
-        if isinstance(error, _PERMANENT):
+        if self._is_permanent(error):
             return self._event("error", note=str(error))
         self.failures += 1
         self.failing_since = now if self.failing_since is None else self.failing_since
@@ -181,6 +181,11 @@ class Watch:
         if self.failures < 3 or now < self.failing_since + plan.outage:  # noqa: PLR2004 - documented in WaitPlan
             return None
         return self._event("outage", note=f"No look succeeded since {_clock(self.failing_since)}: {error}")
+
+    def _is_permanent(self, error: errors.PandaError) -> bool:
+        """Whether looking again is useless; a page that is not PanDA's is maintenance once PanDA has answered."""
+        is_strange_page = isinstance(error, errors.ConfigError) and bool(error.endpoint)
+        return isinstance(error, _PERMANENT) and not (is_strange_page and self.status)
 
     def _ended(self, kind: Literal["ended", "failed"], info: TaskInfo) -> WaitEvent:
         files = {"total": info.n_files, "finished": info.n_files_finished, "failed": info.n_files_failed}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -87,6 +88,8 @@ def parts_of(endpoint: Endpoint, arguments: Arguments) -> Parts:
     if endpoint.method == "GET":
         return Parts(query=_query(endpoint, arguments))
     body = _json(endpoint, dict(arguments)).encode()
+    if endpoint.legacy:
+        body = gzip.compress(body)
     return Parts(body=body, headers={"Content-Type": "application/json"})
 
 

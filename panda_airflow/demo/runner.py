@@ -19,7 +19,6 @@ from panda_airflow.demo.services import (
     airflow_environment,
     free_port,
     own_environment,
-    tail,
     wait_until,
 )
 from panda_airflow.demo.story import Story, follow
@@ -51,7 +50,7 @@ def run_demo(root: Path, dags: Path) -> str:
             story.say(f"DAG run {run_id} of {DAG_ID}")
             state = _finish(services, lambda: follow(story, airflow, client, DAG_ID, run_id))
             if state != "success":
-                raise PandaError(f"the DAG run ended as {state}.\n{_step_logs(home, run_id)}")
+                raise PandaError(f"the DAG run ended as {state}.\n{_step_errors(home, run_id)}")
             result = airflow.result(DAG_ID, run_id, "merge")
     return _checked(result)
 
@@ -60,7 +59,8 @@ def _start_panda(services: Services, root: Path, story: Story) -> dict[str, str]
     """Start the embedded server; return the variables that PanDA users have."""
     variables = root / "env.sh"
     variables.unlink(missing_ok=True)
-    arguments = ["devserver", "--root", str(root), "--http-port", "0", "--https-port", "0", "--registration", "1"]
+    settings = {"root": root, "http-port": 0, "https-port": 0, "registration": 1, "cycle": 0.25, "command": 0.5}
+    arguments = ["devserver", *(word for name, value in settings.items() for word in (f"--{name}", str(value)))]
     services.start("panda", "panda_airflow.cli", arguments, own_environment())
     wait_until(variables.exists, "the embedded PanDA server", START_LIMIT, services.check)
     words = (shlex.split(line)[-1] for line in variables.read_text().splitlines())
@@ -113,15 +113,31 @@ def _finish(services: Services, look: Callable[[], str]) -> str:
     return states[-1]
 
 
-def _step_logs(home: Path, run_id: str) -> str:
-    logs = sorted(home.glob(f"logs/dag_id={DAG_ID}/run_id={run_id}/**/*.log"))
-    return "\n".join(tail(log) for log in logs)
+def _step_errors(home: Path, run_id: str) -> str:
+    """Gather what the steps of a DAG run logged as errors."""
+    lines = []
+    for log in sorted(home.glob(f"logs/dag_id={DAG_ID}/run_id={run_id}/**/*.log")):
+        records = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+        errors = [record for record in records if record.get("level") in ("error", "critical")]
+        lines += [f"{log}:" for _ in errors[:1]]
+        for record in errors:
+            details = [f"{error['exc_type']}: {error['exc_value']}" for error in record.get("error_detail") or []]
+            lines += [f"    {text}" for text in [record["event"], *details]]
+    return "\n".join(lines)
 
 
-def _checked(result: Any) -> str:
+def _checked(result: dict[str, Any]) -> str:
     """Compare the merged result with the one-pass computation."""
     expected = particle_summary()
-    found = json.dumps(result, indent=2)
     if not agree(result, expected):
-        raise PandaError(f"the result is wrong:\n{found}\nexpected:\n{json.dumps(expected, indent=2)}")
-    return f"{found}\nThe result is right: one pass over the whole table gives the same.\n"
+        raise PandaError(f"the result is wrong:\n{json.dumps(result)}\nexpected:\n{json.dumps(expected)}")
+    kinds = ", ".join(f"{number} {kind}s" for kind, number in sorted(result["kinds"].items()))
+    (mass, heaviest), (longest, stable), (shortest, fleeting) = (
+        result[name] for name in ("heaviest", "longest_lived", "shortest_lived")
+    )
+    return (
+        f"\n{result['particles']} particles: {kinds}\n"
+        f"heaviest: {heaviest}, {mass:g} MeV\n"
+        f"longest measured lifetime: {stable}, {longest:.4g} s; shortest: {fleeting}, {shortest:.4g} s\n"
+        "The result is right: one pass over the whole table gives the same.\n"
+    )

@@ -19,10 +19,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from panda_airflow.client.endpoint import Endpoint
-from panda_airflow.client.models import Envelope
+from panda_airflow.client.models import Envelope, Json
 from panda_airflow.devserver.backend import Backend, Identity
 from panda_airflow.devserver.identity import Forbidden, Gate
-from panda_airflow.devserver.routes import NOT_EMULATED, Routes
+from panda_airflow.devserver.routes import Routes, not_emulated
 from panda_airflow.devserver.tokens import CLIENT_ID, ISSUER
 from panda_airflow.devserver.trouble import TroubleLayer
 from panda_airflow.devserver.validation import Invalid, validate
@@ -33,11 +33,11 @@ log = logging.getLogger(__name__)
 METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "TRACE", "PATCH")
 LEGACY_LEFT = frozenset(
     {
-        "relay_idds_command", "execute_idds_workflow_command", "putEventPickingRequest", "put_checkpoint",
-        "delete_checkpoint", "put_file_recovery_request", "put_workflow_request",
+        "putEventPickingRequest", "put_checkpoint", "delete_checkpoint", "put_file_recovery_request",
+        "put_workflow_request",
     }
 )  # fmt: skip
-"""Methods of ``/server/panda`` that panda-server 1.0.4 still has; none is emulated."""
+"""Methods of ``/server/panda`` that panda-server 1.0.4 still has and that are not emulated."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class Frontend:
     routes: Routes
 
     async def api(self, request: Request) -> Response:
-        """Answer ``/api/v1/<module>/<method>``."""
+        """Answer ``/api/v1/<module>/<method>``, and what is left of ``/server/panda/<method>``."""
         if request.method not in ("GET", "HEAD", "POST", "OPTIONS"):
             return apache(403)
         endpoint = self.routes.find(request.url.path)
         if endpoint is None:
-            return plain(f"ERROR : method {_method_name(request.url.path)} is forbidden", 403)
+            return _unknown(_method_name(request.url.path))
         try:
             return await self._call(request, endpoint)
         except Forbidden as refused:
@@ -75,9 +75,11 @@ class Frontend:
     async def _call(self, request: Request, endpoint: Endpoint) -> Response:
         caller = await run_in_threadpool(self.gate.identify, request.headers, request.scope.get("client_certificate"))
         arguments = await read_arguments(request, endpoint)
-        if reason := NOT_EMULATED.get(endpoint.path):
+        if reason := not_emulated(endpoint.path):
             return plain(f"ERROR : {endpoint.path} is not emulated: {reason}", 501)
-        return reply(request, await run_in_threadpool(self._act, endpoint, caller, request.method, arguments))
+        act = self._act_unchecked if endpoint.legacy else self._act
+        result = await run_in_threadpool(act, endpoint, caller, request.method, arguments)
+        return reply(request, result)
 
     def _act(
         self, endpoint: Endpoint, caller: Identity | None, method: str, arguments: dict[str, Any]
@@ -85,12 +87,14 @@ class Frontend:
         checked = validate(endpoint, caller, method, arguments, self.backend.store.owner_of)
         return self.routes.handlers[endpoint.path](self.backend, caller, **checked)
 
-    async def legacy(self, request: Request) -> Response:
-        """Refuse ``/server/panda/<method>``, most of which is gone from real servers too."""
-        name = _method_name(request.url.path)
-        if name in LEGACY_LEFT:
-            return plain(f"ERROR : the legacy method {name} is not emulated", 501)
-        return plain(f"ERROR : method {name} is forbidden", 403)
+    def _act_unchecked(
+        self, endpoint: Endpoint, caller: Identity | None, _method: str, arguments: dict[str, Any]
+    ) -> list[Json]:
+        """Act as the legacy methods do: arguments of any type, and a bare list as the reply."""
+        if caller is None:
+            return [False, "SSL secure connection is required"]
+        result = self.routes.handlers[endpoint.path](self.backend, caller, **arguments)
+        return [True, result.data] if result.success else [False, result.message]
 
     async def cache(self, request: Request) -> Response:
         """Serve a file of the cache to anybody."""
@@ -131,7 +135,7 @@ def build_app(frontend: Frontend, more: Sequence[Route] = ()) -> ASGIApp:
     routes = [
         *more,
         Route("/api/{path:path}", frontend.api, methods=METHODS),
-        Route("/server/panda/{path:path}", frontend.legacy, methods=["GET", "POST"]),
+        Route("/server/panda/{path:path}", frontend.api, methods=["GET", "POST"]),
         Route("/cache/{name:path}", frontend.cache),
         Route("/auth/{vo}_auth_config.json", frontend.auth_config),
         Route("/iam/.well-known/openid-configuration", frontend.discovery),
@@ -147,6 +151,12 @@ async def _not_found(_request: Request, _error: Exception) -> Response:
 
 async def _not_allowed(_request: Request, _error: Exception) -> Response:
     return apache(403)
+
+
+def _unknown(name: str) -> Response:
+    if name in LEGACY_LEFT:
+        return plain(f"ERROR : the legacy method {name} is not emulated", 501)
+    return plain(f"ERROR : method {name} is forbidden", 403)
 
 
 def _method_name(url_path: str) -> str:

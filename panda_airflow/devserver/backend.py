@@ -57,6 +57,7 @@ class Backend:
     :param root: directory of all state: ``panda.sqlite``, ``cache/``, ``scratch/``, ``tls/``.
     :param base_url: where jobs and clients reach this server over plain HTTP, known once it listens.
     :param secure_url: the same over HTTPS.
+    :param banned: names of the users who are refused.
     """
 
     root: Path
@@ -66,6 +67,7 @@ class Backend:
     clock: Callable[[], datetime] = utc_now
     base_url: str = ""
     secure_url: str = ""
+    banned: frozenset[str] = frozenset()
 
     @property
     def cache(self) -> Path:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from uuid import uuid4
 
+from panda_airflow.client.models import Json
 from panda_airflow.client.status import FINAL_STATUSES
 from panda_airflow.devserver import jobs, refiner, tasks
 from panda_airflow.devserver.backend import Backend
@@ -15,11 +17,15 @@ from panda_airflow.devserver.store import Row
 SCOUTS = 10
 """Jobs that go ahead of the others, unless the task skips them."""
 
+_NOBODY = "tobeset"
+
 Step = Callable[[Backend, Row], None]
 
 
 def register(backend: Backend, before: datetime) -> None:
     """Make a task of every submission whose registration window has passed.
+
+    Until it is refined the task has neither its name nor its owner.
 
     :param before: time of submission up to which it has, naive UTC.
     :raises DatabaseDown: the database is down.
@@ -31,11 +37,9 @@ def register(backend: Backend, before: datetime) -> None:
             backend.store.insert(
                 "tasks",
                 jediTaskID=task_id,
-                taskName=submission["taskName"],
+                taskName=str(uuid4()),
                 status="registered",
-                userName=submission["userName"],
-                vo=submission["vo"],
-                prodSourceLabel=submission["prodSourceLabel"],
+                userName=_NOBODY,
                 creationDate=submission["submitTime"],
                 modificationTime=now,
                 stateChangeTime=now,
@@ -47,25 +51,47 @@ def register(backend: Backend, before: datetime) -> None:
 
 def _refine(backend: Backend, task: Row) -> None:
     task_id, parameters = task["jediTaskID"], parameters_of(backend, task["jediTaskID"]) or {}
-    twins = _twins(backend, task) if parameters.get("uniqueTaskName") is True else ""
-    if twins:
-        said = f"toabort since there is duplicated task -> jediTaskID={twins}"
-        tasks.set_status(backend, task_id, "toabort", taskName=None, errorDialog=said)
-    elif _waits_for_parent(backend, task):
-        said = f"pending until parent task {task['parent_tid']} is done"
-        if task["status"] != "pending":
-            tasks.set_status(backend, task_id, "pending", oldStatus="registered", errorDialog=said)
+    try:
+        refined = refiner.refine(parameters)
+        if twins := _twins(backend, task_id, parameters):
+            said = f"toabort since there is duplicated task -> jediTaskID={twins}"
+            columns = refined.attributes | {"taskName": None, "errorDialog": said}
+            tasks.set_status(backend, task_id, "toabort", **columns)
+        elif _waits_for_parent(backend, task):
+            _hold(backend, task, refined, f"pending until parent task {task['parent_tid']} is done")
+        else:
+            _define(backend, task, refined)
+    except refiner.CannotRefine as error:
+        break_task(backend, task_id, str(error))
+
+
+def _define(backend: Backend, task: Row, refined: refiner.Refined) -> None:
+    try:
+        refiner.feed(backend, task["jediTaskID"], refined)
+    except refiner.InputMissing as error:
+        if not refined.parameters.get("waitInput"):
+            raise
+        _hold(backend, task, refined, str(error))
     else:
-        _define(backend, task_id, parameters)
+        columns = refined.attributes | {"startTime": backend.clock(), "oldStatus": None, "errorDialog": None}
+        tasks.set_status(backend, task["jediTaskID"], "defined", **columns)
 
 
-def _twins(backend: Backend, task: Row) -> str:
+def _hold(backend: Backend, task: Row, refined: refiner.Refined, why: str) -> None:
+    if task["status"] != "pending":
+        columns = refined.attributes | {"oldStatus": "registered", "errorDialog": why}
+        tasks.set_status(backend, task["jediTaskID"], "pending", **columns)
+
+
+def _twins(backend: Backend, task_id: int, parameters: dict[str, Json]) -> str:
+    """List the other tasks of this name that were refined before; production tasks meet them only here."""
+    if parameters.get("uniqueTaskName") is not True:
+        return ""
     rows = backend.store.rows(
-        "SELECT jediTaskID FROM tasks WHERE userName = ? AND taskName = ? AND jediTaskID <> ? "
-        "AND status <> 'registered'",
-        task["userName"],
-        task["taskName"],
-        task["jediTaskID"],
+        "SELECT jediTaskID FROM tasks WHERE userName = ? AND taskName = ? AND jediTaskID <> ?",
+        parameters["userName"],
+        parameters["taskName"],
+        task_id,
     )
     return ",".join(str(row["jediTaskID"]) for row in rows)
 
@@ -74,34 +100,20 @@ def _waits_for_parent(backend: Backend, task: Row) -> bool:
     if task["parent_tid"] == task["jediTaskID"]:
         return False
     parent = tasks.get(backend, task["parent_tid"])
+    if parent and parent["status"] in ("failed", "broken", "aborted"):
+        raise refiner.CannotRefine(f"parent task {task['parent_tid']} failed to complete")
     return parent is None or parent["status"] not in FINAL_STATUSES
 
 
-def _define(backend: Backend, task_id: int, parameters: dict[str, object]) -> None:
-    try:
-        refined = refiner.refine(parameters)
-        refiner.feed(backend, task_id, refined.templates)
-    except refiner.InputMissing as error:
-        if parameters.get("waitInput"):
-            tasks.set_status(backend, task_id, "pending", oldStatus="registered", errorDialog=str(error))
-        else:
-            break_task(backend, task_id, str(error))
-    except refiner.CannotRefine as error:
-        break_task(backend, task_id, str(error))
-    else:
-        now = backend.clock()
-        tasks.set_status(
-            backend, task_id, "defined", startTime=now, oldStatus=None, errorDialog=None, **refined.attributes
-        )
-
-
 def break_task(backend: Backend, task_id: int, why: str) -> None:
-    """Give a task up as broken; its name is lost, but stays reserved.
+    """Give a task up as broken.
+
+    One that breaks in refinement never gets its name, which stays reserved all the same.
 
     :param why: for the error dialog.
     :raises DatabaseDown: the database is down.
     """
-    tasks.set_status(backend, task_id, "broken", taskName=refiner.unnamed(), errorDialog=why)
+    tasks.set_status(backend, task_id, "broken", errorDialog=why)
 
 
 def _to(status: str) -> Step:

@@ -33,9 +33,9 @@ class Listener(Thread):
         self.address: tuple[str, int] = bound.getsockname()
         self.ready = Event()
         config = uvicorn.Config(
-            app, http=PeerProtocol, loop="asyncio", ws="none", lifespan="off", log_config=None, access_log=False,
-            timeout_keep_alive=600, timeout_graceful_shutdown=1, server_header=False,
-            headers=[("Server", "panda-airflow")],
+            app, http=PeerProtocol, loop="asyncio", ws="none", lifespan="off", log_config=None,
+            log_level="warning", access_log=False, timeout_keep_alive=600, timeout_graceful_shutdown=3,
+            server_header=False, headers=[("Server", "panda-airflow")],
         )  # fmt: skip
         config.load()
         config.ssl = tls

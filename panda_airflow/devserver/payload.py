@@ -9,18 +9,15 @@ from __future__ import annotations
 import ast
 import re
 import shlex
-from argparse import ArgumentParser
 from dataclasses import dataclass
 from urllib.parse import unquote
+
+_OPTIONS = frozenset({"-p", "-r", "-a", "-l", "-o", "-i", "-j"})
+"""Options with a value; ``-j`` is read only so that its value is not taken for another."""
 
 
 class BadParameters(ValueError):
     """The job parameters cannot be understood."""
-
-
-class _Parser(ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise BadParameters(message)
 
 
 @dataclass(frozen=True)
@@ -48,25 +45,22 @@ def read_payload(parameters: str) -> Payload:
 
     :raises BadParameters: there is no command, or an option has no readable value.
     """
-    parser = _Parser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("-p", dest="command")
-    parser.add_argument("-r", dest="run_directory", default=".")
-    parser.add_argument("-a", dest="sandbox", default="")
-    parser.add_argument("-l", dest="library", default="")
-    parser.add_argument("-o", dest="outputs", default="{}")
-    parser.add_argument("-i", dest="inputs", default="[]")
-    for ignored in ("-j", "--sourceURL"):
-        parser.add_argument(ignored)
     try:
-        options = parser.parse_known_args(shlex.split(parameters))[0]
-        inputs, outputs = ast.literal_eval(options.inputs), ast.literal_eval(options.outputs)
+        options = _options(shlex.split(parameters))
+        inputs = ast.literal_eval(options.get("-i", "[]"))
+        outputs = ast.literal_eval(options.get("-o", "{}"))
     except (ValueError, SyntaxError) as error:
         raise BadParameters(f"cannot read the job parameters {parameters!r}: {error}") from error
-    if options.command is None or not isinstance(inputs, list) or not isinstance(outputs, dict):
+    if "-p" not in options or not isinstance(inputs, list) or not isinstance(outputs, dict):
         raise BadParameters(f"the job parameters {parameters!r} lack -p, or -i and -o are no list and map")
-    command = _with_inputs(unquote(options.command), inputs)
-    sandbox = options.sandbox or options.library
-    return Payload(command, options.run_directory, sandbox, tuple(map(str, inputs)), outputs)
+    command = _with_inputs(unquote(options["-p"]), inputs)
+    sandbox = options.get("-a") or options.get("-l", "")
+    return Payload(command, options.get("-r", "."), sandbox, tuple(map(str, inputs)), outputs)
+
+
+def _options(words: list[str]) -> dict[str, str]:
+    rest = iter(words)
+    return {word: next(rest, "") for word in rest if word in _OPTIONS}
 
 
 def _with_inputs(command: str, inputs: list[str]) -> str:

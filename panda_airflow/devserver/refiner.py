@@ -6,11 +6,9 @@ import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
 from panda_airflow.client.models import Json
 from panda_airflow.devserver.backend import Backend
-from panda_airflow.devserver.registration import parameters_of
 from panda_airflow.devserver.store import Row
 
 VOS = frozenset({"wlcg", "atlas", "rubin", "sphenix", "darkside", "eic"})
@@ -46,10 +44,12 @@ class InputMissing(CannotRefine):
 class Refined:
     """A task as its parameters describe it.
 
+    :param parameters: those it was submitted with.
     :param attributes: columns of its row.
     :param templates: job parameters of type ``template``, the log's among them.
     """
 
+    parameters: dict[str, Json]
     attributes: Row
     templates: list[dict[str, Json]]
 
@@ -74,7 +74,7 @@ def refine(parameters: dict[str, Json]) -> Refined:
     if parameters.get("reqID") is not None:
         attributes["reqID"] = parameters["reqID"]
     items = [*parameters["jobParameters"], *([parameters["log"]] if parameters.get("log") else [])]
-    return Refined(attributes, [item for item in items if item.get("type") == "template"])
+    return Refined(parameters, attributes, [item for item in items if item.get("type") == "template"])
 
 
 def _split_rule(parameters: dict[str, Json]) -> str:
@@ -103,22 +103,21 @@ def _is_silent(item: dict[str, Json]) -> bool:
     return bool(item.get("hidden"))
 
 
-def feed(backend: Backend, task_id: int, templates: list[dict[str, Json]]) -> None:
+def feed(backend: Backend, task_id: int, refined: Refined) -> None:
     """Make the datasets of a new task and fill its input.
 
     :raises InputMissing: an input dataset is unknown.
     :raises CannotRefine: an input dataset is empty.
     """
-    parameters = parameters_of(backend, task_id) or {}
-    inputs = [item for item in templates if item.get("param_type") == "input" and item.get("dataset")]
+    inputs = [item for item in refined.templates if item.get("param_type") == "input" and item.get("dataset")]
     if inputs:
         _add_dataset(backend, task_id, "input", {"dataset": inputs[0]["dataset"]})
     else:
         _add_dataset(backend, task_id, "pseudo_input", {"dataset": "pseudo_dataset"})
-    for item in templates:
+    for item in refined.templates:
         if item.get("param_type") in ("output", "log"):
             _add_output(backend, task_id, item)
-    add_inputs(backend, task_id, parameters)
+    add_inputs(backend, task_id, refined.parameters)
 
 
 def _add_dataset(backend: Backend, task_id: int, kind: str, item: dict[str, Json], name: str = "") -> int:
@@ -212,8 +211,3 @@ def files_per_job(parameters: dict[str, Json], kind: str) -> int:
     if kind == "pseudo_input":
         return 1
     return int(parameters.get("nFilesPerJob") or parameters.get("nMaxFilesPerJob") or MAX_FILES_PER_JOB)
-
-
-def unnamed() -> str:
-    """Make the name that a broken task gets in the place of its own."""
-    return str(uuid4())

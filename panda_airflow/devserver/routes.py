@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from panda_airflow.client import api
 from panda_airflow.client.endpoint import REGISTRY, Endpoint
@@ -15,12 +15,44 @@ from panda_airflow.devserver import handlers
 Handler = Callable[..., Envelope | str]
 """Takes backend, caller and the endpoint's arguments; the few methods without an envelope return text."""
 
+_NOTHING_LATER = "there are no machines that carry requests out later"
+_NO_STAGING = "there are no tapes to stage from"
+_NO_EVENTS = "jobs here do not process single events"
+_NO_NODES = "there are no worker nodes"
+
 NOT_EMULATED: dict[str, str] = {
+    "async_process/get_result": _NOTHING_LATER,
+    "async_process/submit_grep_request": _NOTHING_LATER,
+    "async_process/submit_sleep_echo_request": _NOTHING_LATER,
+    "data_carousel/change_staging_destination": _NO_STAGING,
+    "data_carousel/change_staging_source": _NO_STAGING,
+    "data_carousel/force_to_staging": _NO_STAGING,
+    "data_carousel/retire_unused": _NO_STAGING,
+    "data_carousel/submit_change_staging_destination": _NO_STAGING,
+    "data_carousel/submit_change_staging_source": _NO_STAGING,
+    "data_carousel/submit_force_to_staging": _NO_STAGING,
+    "data_carousel/submit_retire_unused": _NO_STAGING,
+    "event/update_event_ranges": _NO_EVENTS,
+    "event/update_single_event_range": _NO_EVENTS,
     "file_server/upload_event_picking_request": "there are no event indexes to pick from",
     "file_server/upload_workflow_request": "there is no workflow engine",
-    "task/enable_jumbo_jobs": "panda-server 1.0.4 fails here, too",
 }
-"""Endpoints that the embedded server knows and does not serve, and why."""
+"""Modules and single endpoints that the embedded server knows and does not serve, and why."""
+
+
+def not_emulated(path: str) -> str | None:
+    """Tell why an endpoint is not served; None if it is.
+
+    :param path: ``module/method``.
+    """
+    return NOT_EMULATED.get(path) or NOT_EMULATED.get(path.partition("/")[0])
+
+
+LEGACY = {
+    "/server/panda/relay_idds_command": "idds/relay_idds_command",
+    "/server/panda/execute_idds_workflow_command": "idds/execute_idds_workflow_command",
+}
+"""Endpoints that are served under an older path, too, with gzipped JSON and a bare list as reply."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +73,15 @@ class Routes:
         for module in pkgutil.iter_modules(api.__path__):
             importlib.import_module(f"{api.__name__}.{module.name}")
         found = {path: handler for path in REGISTRY if (handler := _handler(path))}
-        if forgotten := REGISTRY.keys() - found.keys() - NOT_EMULATED.keys():
-            raise LookupError(f"no handler for {', '.join(sorted(forgotten))}")
+        forgotten = [path for path in REGISTRY if path not in found and not not_emulated(path)]
+        if forgotten:
+            raise LookupError(f"no handler for {', '.join(forgotten)}")
         return cls(found)
 
     def find(self, url_path: str) -> Endpoint | None:
-        """Find the endpoint of ``/api/v1/<module>/<method>``."""
+        """Find the endpoint of ``/api/v1/<module>/<method>``, or of the few that ``/server/panda`` has, too."""
+        if url_path in LEGACY:
+            return replace(REGISTRY[LEGACY[url_path]], legacy=True)
         return REGISTRY.get(url_path.removeprefix("/api/v1/")) if url_path.startswith("/api/v1/") else None
 
 

@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS contents (
     attemptNr DEFAULT 0, maxAttempt, PandaID, fsize DEFAULT 0, checksum
 );
 CREATE INDEX IF NOT EXISTS contents_by_dataset ON contents (datasetID, status);
-CREATE INDEX IF NOT EXISTS contents_by_task ON contents (jediTaskID);
+CREATE INDEX IF NOT EXISTS contents_by_task ON contents (jediTaskID, status);
 
 CREATE TABLE IF NOT EXISTS jobs (
     PandaID INTEGER PRIMARY KEY AUTOINCREMENT, jobDefinitionID, schedulerID, pilotID, creationTime UTC, creationHost,
@@ -89,3 +89,10 @@ CREATE TABLE IF NOT EXISTS cache_files (
     userName, hostName, fileName, fileSize, checkSum, creationTime UTC, UNIQUE (hostName, fileName)
 );
 CREATE INDEX IF NOT EXISTS cache_files_by_user ON cache_files (userName, fileSize, checkSum);
+
+CREATE TABLE IF NOT EXISTS secrets (owner, key, value, PRIMARY KEY (owner, key));
+
+-- Workflows are kept and not carried out.
+CREATE TABLE IF NOT EXISTS workflows (
+    workflow_id INTEGER PRIMARY KEY AUTOINCREMENT, userName, prodSourceLabel, creationTime UTC, definition
+);

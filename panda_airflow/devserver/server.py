@@ -31,7 +31,10 @@ class DevServer:
     """A PanDA server on this machine; a context manager.
 
     Tasks, files, keys and certificates live in one directory, so a server that was stopped goes on where it was
-    when another one is started there. The ports may differ.
+    when another one is started there. The ports may differ::
+
+        with DevServer(Path("state")) as server:
+            config = ClientConfig(url=server.url, auth="oidc", vo="wlcg", token=server.token())
 
     :param root: directory of all state; made if missing.
     :param pace: how fast tasks move.
@@ -94,6 +97,7 @@ class DevServer:
             self._clock,
             f"http://{HOST}:{http.getsockname()[1]}",
             f"https://localhost:{https.getsockname()[1]}",
+            self._policy.banned,
         )
 
     def _app(self) -> ASGIApp:

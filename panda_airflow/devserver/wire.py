@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from panda_airflow.client.endpoint import Endpoint
 from panda_airflow.client.envelope import encode
-from panda_airflow.client.models import Envelope
+from panda_airflow.client.models import Envelope, Json
 from panda_airflow.devserver.validation import FileStorage
 
 JSON = "application/json"
@@ -59,10 +59,12 @@ def plain(text: str, status: int = 200) -> Response:
     return response
 
 
-def reply(request: Request, result: Envelope | str) -> Response:
-    """Write a result as JSON if the request says exactly so, otherwise as Python prints it."""
+def reply(request: Request, result: Envelope | str | list[Json]) -> Response:
+    """Write a result as JSON if the request says exactly so, otherwise as Python prints it; a list is always JSON."""
     value: Any = asdict(result) if isinstance(result, Envelope) else result
-    if JSON in (request.headers.get("accept"), request.headers.get("content-type")):
+    if isinstance(result, Envelope):
+        value |= value.pop("extra")
+    if isinstance(result, list) or JSON in (request.headers.get("accept"), request.headers.get("content-type")):
         return plain(encode(value))
     return plain(str(value))
 
@@ -78,7 +80,8 @@ async def read_arguments(request: Request, endpoint: Endpoint) -> dict[str, Any]
     if "content-length" not in request.headers:
         return {}
     if request.headers.get("content-type") == JSON:
-        return _json(await request.body(), request.headers.get("content-encoding"), endpoint)
+        gzipped = endpoint.legacy or request.headers.get("content-encoding") == "gzip"
+        return _json(await request.body(), endpoint, gzipped=gzipped)
     return _form(await _read_form(request), int(request.headers["content-length"]))
 
 
@@ -90,9 +93,9 @@ def _query(text: str) -> dict[str, Any]:
     return {key: found[0] if len(found) == 1 else found for key, found in values.items()}
 
 
-def _json(body: bytes, encoding: str | None, endpoint: Endpoint) -> dict[str, Any]:
+def _json(body: bytes, endpoint: Endpoint, *, gzipped: bool) -> dict[str, Any]:
     try:
-        value = json.loads(gzip.decompress(body) if encoding == "gzip" else body)
+        value = json.loads(gzip.decompress(body) if gzipped else body)
     except json.JSONDecodeError as error:
         raise BadBody(f"ERROR : received invalid JSON : {error}") from error
     if not isinstance(value, dict):

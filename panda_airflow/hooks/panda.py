@@ -70,7 +70,8 @@ def config_from_connection(connection: Any) -> ClientConfig:
     """Read a client configuration from an Airflow connection.
 
     Host, port and schema name the server, the password is a token, and the extra holds further fields of
-    ``ClientConfig`` under their own names. What the connection does not say is read from the environment.
+    ``ClientConfig`` under their own names. What the connection does not say is read from the environment, but a
+    server that is named here has nothing to do with the URLs there.
 
     :raises ConfigError: the extra holds a field that does not exist, or the values cannot work.
     """
@@ -79,7 +80,8 @@ def config_from_connection(connection: Any) -> ClientConfig:
         scheme, _, host = connection.host.rpartition("://")
         scheme = scheme or connection.schema or "https"
         port = f":{connection.port}" if connection.port else ""
-        values.setdefault("url_ssl" if scheme == "https" else "url", f"{scheme}://{host}{port}")
+        server = {"url_ssl" if scheme == "https" else "url": f"{scheme}://{host.partition('/')[0]}{port}"}
+        values = {"url_ssl": "", "url": "", "cache_url": ""} | server | values
     if connection.password:
         values = {"token": connection.password, "auth": "oidc"} | values
     return ClientConfig.from_env(**values)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from panda_airflow.client import PandaError
 from panda_airflow.client.models import JobInfo
-from panda_airflow.client.waiting import WaitEvent, conclude
+from panda_airflow.client.waiting import conclude, read_event
 from panda_airflow.hooks.panda import PandaHook
 
 
@@ -26,22 +25,23 @@ class TaskResult(TypedDict):
     monitor_url: str
 
 
-def settle(hook: PandaHook, event: Mapping[str, Any] | WaitEvent) -> TaskResult:
+def settle(hook: PandaHook, event: object) -> TaskResult:
     """Return the result of a wait that ended well, raise the exception of any other.
 
-    :param event: what a wait returned.
+    :param event: what a wait returned, possibly after a journey through the database.
     :raises TaskOutcome: with the status, the error dialog and the most frequent job errors.
+    :raises UsageError: this is no event of a wait.
     """
-    task_id = event.get("task_id")
-    page = hook.config.task_page(task_id) if isinstance(task_id, int) else ""
-    jobs = _unsuccessful_jobs(hook, task_id) if event.get("kind") == "failed" and isinstance(task_id, int) else []
-    known = conclude(event, jobs, page)
+    known = read_event(event)
+    task_id = known["task_id"]
+    page = hook.config.task_page(task_id)
+    conclude(known, _unsuccessful_jobs(hook, task_id) if known["kind"] == "failed" else [], page)
     return {
-        "task_id": known["task_id"],
+        "task_id": task_id,
         "status": known["status"],
         "name": known.get("name", ""),
         "files": known.get("files", {}),
-        "output_datasets": hook.client.task.get_details(known["task_id"]).output_datasets if known["status"] else [],
+        "output_datasets": hook.client.task.get_details(task_id).output_datasets if known["status"] else [],
         "monitor_url": page,
     }
 

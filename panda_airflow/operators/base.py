@@ -15,7 +15,7 @@ from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from panda_airflow.client import PandaClient
 from panda_airflow.client.models import Mark, TaskInfo
-from panda_airflow.client.waiting import JEDI_PATIENCE, WaitEvent, WaitPlan, drive
+from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan, drive, read_event
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.hooks.result import TaskResult, settle
 from panda_airflow.links.panda import PandaTaskLink
@@ -152,11 +152,10 @@ class PandaTaskOperator(BaseOperator):
         )
         return self.execute_complete(context, event)
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | WaitEvent) -> TaskResult:  # noqa: ARG002
+    def execute_complete(self, context: Context, event: object) -> TaskResult:  # noqa: ARG002
         """Turn the event of a wait into the step's result, or raise why there is none."""
         self._running_task = None
-        if isinstance(task_id := event.get("task_id"), int):
-            self.monitor_url = self.hook.config.task_page(task_id)
+        self.monitor_url = self.hook.config.task_page(read_event(event)["task_id"])
         return settle(self.hook, event)
 
     def on_kill(self) -> None:

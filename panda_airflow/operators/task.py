@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
-from panda_airflow.client import DuplicateTask, NotFound, OutcomeUnknown, PandaError, TaskAborted, TaskFailed
+from panda_airflow.client import (
+    DuplicateTask,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    TaskAborted,
+    TaskFailed,
+    WrongState,
+)
 from panda_airflow.client.models import Json, Mark, TaskInfo
 from panda_airflow.client.status import RETRYABLE_STATUSES, Outcome, classify
 from panda_airflow.client.submission import (
@@ -68,14 +76,15 @@ class PandaSubmitTaskOperator(PandaTaskOperator):
     def _obtain(self, context: Context) -> WaitPlan:
         """Do what is needed so that there is one active or satisfying task, and plan the wait for it."""
         record = self._recall(context)
+        cleared = record is not None and record.clears != context["ti"].max_tries
         info = self._look_up(record)
         if record and info and (twin := surviving_twin(info)):
             self.log.warning("PanDA task %s was aborted in favour of its twin %s.", info.task_id, twin)
             record = self._remember(context, replace(record, task_id=twin))
             info = self._look_up(record)
         action = next_action(record, info, self.accept)
-        if record and record.clears != context["ti"].max_tries and self.on_clear == "resubmit":
-            self._stop(info)
+        if record and record.task_id and cleared and self.on_clear == "resubmit":
+            self._stop(record.task_id, record.since)
             action = Action.REPLACE
         self.log.info("To do: %s.", action.value)
         if action is Action.RETRY and info:
@@ -96,7 +105,10 @@ class PandaSubmitTaskOperator(PandaTaskOperator):
         return SubmissionRecord.from_json(value) if value else None
 
     def _remember(self, context: Context, record: SubmissionRecord) -> SubmissionRecord:
+        """Record a submission, and know at once what a kill of this step has to end."""
+        record = replace(record, clears=context["ti"].max_tries)
         Memory(context, "panda_submission").remember(asdict(record))
+        self._running_task = record.task_id
         return record
 
     def _look_up(self, record: SubmissionRecord | None) -> TaskInfo | None:
@@ -166,14 +178,19 @@ class PandaSubmitTaskOperator(PandaTaskOperator):
         found = self.client.task.get_tasks_detailed_info_since(filters=json.dumps({"taskName": name}))
         return max((info for info in found if info.name == name), key=lambda info: info.task_id, default=None)
 
-    def _stop(self, info: TaskInfo | None) -> None:
-        """Kill the task that a cleared step leaves behind, if it is active."""
-        if info is None or classify(info.status) is not Outcome.ACTIVE:
+    def _stop(self, jedi_task_id: int, since: float) -> None:
+        """Kill the task that a cleared step leaves behind; while it is not registered yet, that is refused."""
+        while True:
+            try:
+                self.client.task.kill(jedi_task_id)
+            except WrongState:
+                self.log.info("PanDA task %s of before the clear has ended.", jedi_task_id)
+            except (PermissionDenied, NotFound) as error:
+                if time.time() < since + JEDI_PATIENCE:
+                    time.sleep(LOOKUP_INTERVAL)
+                    continue
+                self.log.warning("PanDA task %s of before the clear may still be running: %s", jedi_task_id, error)
             return
-        try:
-            self.client.task.kill(info.task_id)
-        except PandaError as error:
-            self.log.warning("PanDA task %s of before the clear may still be running: %s", info.task_id, error)
 
 
 class PandaRetryTaskOperator(PandaTaskOperator):

@@ -92,21 +92,22 @@ class PandaWaitTaskStatusSensor(BaseSensorOperator):
         try:
             return settle(self.hook, event)
         except WaitTimeout as timeout:
+            if event["kind"] != "timeout":
+                raise
             raise AirflowSensorTimeout(str(timeout)) from timeout
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look at the task once; what earlier pokes saw is in the task state store."""
-        store = context["task_state_store"]
-        before = store.get("panda_watch") or {"since": time.time(), "failing_since": None, "failures": 0}
-        watch = Watch(
-            self._plan(before["since"], None), failing_since=before["failing_since"], failures=before["failures"]
-        )
+        """Look at the task once; what earlier pokes of this try saw is in the task state store."""
+        store, this_try = context["task_state_store"], context["ti"].try_number
+        before = store.get("panda_watch")
+        if not before or before["try"] != this_try:
+            before = {"try": this_try, "since": time.time(), "seen": {}}
+        watch = Watch(self._plan(before["since"], None), **before["seen"])
         event = watch.judge(self._look(), time.time())
         if event:
             return PokeReturnValue(is_done=True, xcom_value=settle(self.hook, event))
         (self.log.warning if watch.warn else self.log.info)("%s", watch.note)
-        after = {"since": before["since"], "failing_since": watch.failing_since, "failures": watch.failures}
-        store.set("panda_watch", after)
+        store.set("panda_watch", before | {"seen": watch.memory()})
         return PokeReturnValue(is_done=False)
 
     def _plan(self, since: float, deadline: float | None) -> WaitPlan:

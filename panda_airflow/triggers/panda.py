@@ -10,7 +10,7 @@ from typing import Any
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from panda_airflow.client import PandaClient, PandaError, PermissionDenied
+from panda_airflow.client import NotFound, PandaClient, PandaError, PermissionDenied
 from panda_airflow.client.models import TaskInfo
 from panda_airflow.client.waiting import WaitPlan, adrive
 from panda_airflow.hooks.panda import PandaHook
@@ -34,7 +34,7 @@ class PandaTaskTrigger(BaseTrigger):
     """
 
     def __init__(self, panda_conn_id: str, plan: dict[str, Any], *, cancel_on_kill: bool = True) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.panda_conn_id = panda_conn_id
         self.plan = WaitPlan.from_json(plan)
         self.cancel_on_kill = cancel_on_kill
@@ -86,11 +86,11 @@ class PandaTaskTrigger(BaseTrigger):
             self.log.exception("PanDA task %s may still be running: killing it failed.", self.plan.task_id)
 
     async def _kill_once_registered(self) -> None:
-        """Kill the task; an owner's kill is refused while the task is not registered yet, so insist."""
+        """Kill the task; a kill is refused while the task is not registered yet, so insist."""
         while True:
             try:
                 await asyncio.to_thread(self._kill)
-            except PermissionDenied:
+            except (PermissionDenied, NotFound):
                 if time.time() > self.plan.since + self.plan.patience:
                     raise
                 await asyncio.sleep(KILL_RETRY_INTERVAL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,6 @@ Aspects = dict[str, Any]
 
 SERVER: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("panda_api_v1.json").read_text())["endpoints"]
 
-MODULES = {path.split("/")[0] for path in REGISTRY}
-MODULES_TO_COME = {"async_process", "creds", "data_carousel", "event", "idds", "metaconfig", "statistics", "workflow"}
 MODULES_NOT_FOR_USERS = {"harvester", "pilot"}
 
 KNOWN_DIFFERENCES = {
@@ -28,6 +27,8 @@ KNOWN_DIFFERENCES = {
     ("system/get_attributes", "kwargs"): "arguments of any name, which the server only echoes",
     ("task/get_status", "task_id"): "declared without a type, read as an integer",
     ("task/get_datasets_and_files", "task_id"): "declared without a type, read as an integer",
+    ("event/get_available_event_range_count", "timeout"): "declared without a type, counts seconds",
+    ("event/update_single_event_range", "object_store_id"): "declared as the function id() instead of a type",
     ("task/get_datasets_and_files", "dataset_types"): "a list by declaration, a tuple by default",
 }
 
@@ -42,6 +43,15 @@ MUST_NOT_BE_REPEATED = {
     "file_server/upload_file_recovery_request",
     "file_server/upload_workflow_request",
     "file_server/upload_event_picking_request",
+    "idds/relay_idds_command",
+    "idds/execute_idds_workflow_command",
+    "event/acquire_event_ranges",
+    "workflow/submit_workflow",
+    "workflow/submit_workflow_raw_request",
+    "data_carousel/change_staging_destination",
+    "data_carousel/change_staging_source",
+    "data_carousel/submit_change_staging_destination",
+    "data_carousel/submit_change_staging_source",
 }
 
 
@@ -62,8 +72,9 @@ def of_server(spec: dict[str, Any]) -> Aspects:
 def our_spelling(parameter: dict[str, Any]) -> str:
     """Spell a type of the server's as the stubs do; a default of None makes it optional."""
     name = str(parameter["type"]).replace("FileStorage", "Path").replace("List[", "list[")
-    name = name.replace("Dict", "dict[str, Json]")
-    return f"{name} | None" if parameter.get("default") == "None" else name
+    name = re.sub(r"[Dd]ict\b", "dict[str, Json]", name)
+    optional = parameter.get("default") == "None" and not name.endswith("| None")
+    return f"{name} | None" if optional else name
 
 
 def of_ours(endpoint: Endpoint) -> Aspects:
@@ -94,22 +105,14 @@ def test_signatures_differ_from_the_servers_only_where_we_know() -> None:
     assert found.keys() == KNOWN_DIFFERENCES.keys(), found
 
 
-def test_no_endpoint_of_a_module_is_missing() -> None:
-    assert {path for path in SERVER if path.split("/")[0] in MODULES} == REGISTRY.keys()
-
-
-def test_every_module_is_here_or_to_come() -> None:
-    groups = [MODULES, MODULES_TO_COME, MODULES_NOT_FOR_USERS]
-    assert sorted(name for group in groups for name in group) == sorted({path.split("/")[0] for path in SERVER})
+def test_no_endpoint_for_users_is_missing() -> None:
+    assert {path for path in SERVER if path.split("/")[0] not in MODULES_NOT_FOR_USERS} == REGISTRY.keys()
+    assert len(REGISTRY) == 96
 
 
 def test_only_what_acts_twice_must_not_be_repeated() -> None:
-    assert {path for path, endpoint in REGISTRY.items() if not endpoint.idempotent} & _agreed() == MUST_NOT_BE_REPEATED
+    assert {path for path, endpoint in REGISTRY.items() if not endpoint.idempotent} == MUST_NOT_BE_REPEATED
     assert all(endpoint.idempotent for endpoint in REGISTRY.values() if endpoint.method == "GET")
-
-
-def _agreed() -> set[str]:
-    return {path for path in REGISTRY if path.split("/")[0] in {"task", "job", "file_server", "system"}}
 
 
 @pytest.mark.parametrize("path", sorted(REGISTRY))

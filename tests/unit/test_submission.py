@@ -89,7 +89,7 @@ def test_a_name_fits_the_database_and_is_no_regular_expression(step: tuple[str, 
 def test_a_name_is_the_same_in_every_process_and_tells_people_whose_it_is() -> None:
     """Written out, since a name that changes with a release would submit twice."""
     name = task_name("higgs", "manual__2026-01-01T00:00:00+00:00", "fit the mass", -1)
-    assert name == "airflow.higgs.fit_the_mass.8b1a9953c4611296"
+    assert name == "airflow.higgs.fit_the_mass.d933bf3019048b98"
     assert generation_of(name, 0) == name
     assert generation_of(name, 2) == f"{name}.g2"
 

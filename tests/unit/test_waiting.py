@@ -44,7 +44,7 @@ class World:
     history: list[tuple[Seen, int]]
     now: float = SINCE
     cancels: int = 0
-    slept_past: float = 0.0
+    last_look_began: float = 0.0
     kill_fails: bool = False
 
     def __post_init__(self) -> None:
@@ -57,13 +57,13 @@ class World:
     def sleep(self, seconds: float) -> None:
         assert seconds >= 0
         self.now += seconds
-        self.slept_past = self.now
 
     def see(self) -> Seen:
         try:
             seen, takes = next(self._left)
         except StopIteration:
             raise StillWaiting from None
+        self.last_look_began = self.now
         self.now += takes
         self.looks.append((seen, self.now))
         return seen
@@ -125,7 +125,8 @@ statuses = st.sampled_from([*sorted(FINAL_STATUSES), "running", "ready", "aborti
 tasks = st.builds(
     TaskInfo, task_id=st.just(TASK_ID), status=statuses, attempt_nr=st.integers(0, 1), state_change_time=moments
 )
-failures = st.sampled_from([kind("no") for kind in PERMANENT[-1:] + PASSING * 3])
+STRANGE_PAGE = errors.ConfigError("HTTP 404", endpoint="task/get_detailed_info")
+failures = st.sampled_from([*(kind("no") for kind in PERMANENT), *[kind("no") for kind in PASSING] * 3, STRANGE_PAGE])
 histories = st.lists(st.tuples(tasks | failures, st.integers(0, 400)), max_size=25)
 outages = st.lists(st.tuples(st.sampled_from([kind("no") for kind in PASSING]), st.integers(0, 400)), max_size=25)
 marks = st.builds(Mark, st.integers(0, 1), moments.map(datetime.isoformat))
@@ -151,8 +152,11 @@ def is_stale(plan: WaitPlan, info: TaskInfo, now: float) -> bool:
 def is_unregistered(plan: WaitPlan, looks: list[tuple[Seen, float]], place: int) -> bool:
     """Whether a look gave the "not found" of a task that nobody has seen yet."""
     seen, now = looks[place]
-    seen_before = any(isinstance(earlier, TaskInfo) and earlier.status for earlier, _ in looks[:place])
-    return isinstance(seen, errors.NotFound) and not seen_before and now < plan.since + plan.patience
+    return isinstance(seen, errors.NotFound) and not was_seen(looks[:place]) and now < plan.since + plan.patience
+
+
+def was_seen(looks: list[tuple[Seen, float]]) -> bool:
+    return any(isinstance(seen, TaskInfo) and seen.status for seen, _ in looks)
 
 
 def failures_in_a_row(plan: WaitPlan, looks: list[tuple[Seen, float]]) -> list[float]:
@@ -174,7 +178,7 @@ def verdict(plan: WaitPlan, looks: list[tuple[Seen, float]]) -> str | None:
             return "ended"
         if seen.status in FINAL_STATUSES:
             return "failed"
-    if isinstance(seen, PERMANENT):
+    if isinstance(seen, PERMANENT) and not (seen is STRANGE_PAGE and was_seen(looks)):
         return "error"
     if isinstance(seen, errors.PandaError) and not is_unregistered(plan, looks, len(looks) - 1):
         row = failures_in_a_row(plan, looks)
@@ -214,7 +218,7 @@ def test_no_look_begins_after_the_deadline(plan: WaitPlan, history: list[tuple[S
     world = World(history)
     run_drive(plan, world)
     if plan.deadline is not None:
-        assert world.slept_past <= max(plan.deadline, SINCE)
+        assert world.last_look_began <= max(plan.deadline, SINCE)
 
 
 @given(plans, histories | outages)

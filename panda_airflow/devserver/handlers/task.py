@@ -311,11 +311,11 @@ def kill_unfinished_jobs(
     code: int | None = None,
     use_email_as_id: bool = False,
 ) -> Envelope:
-    """Kill the jobs of a task that have not ended; the list says which were."""
+    """Kill the jobs of a task that have not ended; the list says of each job whether it was."""
     user = _must(caller)
     try:
-        active = jobs.active(backend, task_id)
-        return Envelope(True, "", [jobs.kill_for(backend, user, job, code) for job in active])
+        found = backend.store.rows("SELECT * FROM jobs WHERE jediTaskID = ? ORDER BY PandaID", task_id)
+        return Envelope(True, "", [jobs.kill_for(backend, user, job, code) for job in found])
     except DatabaseDown:
         return Envelope(True, "", [])
 

@@ -210,7 +210,7 @@ def _matching(backend: Backend, equal: dict[str, Json], since: str | None, limit
     conditions = " AND ".join(f"{name} IS ?" for name in equal)
     sql = (
         f"SELECT * FROM tasks WHERE {conditions} AND modificationTime >= ? "  # noqa: S608 - columns were checked
-        "AND status <> 'registered' ORDER BY jediTaskID LIMIT ?"
+        "ORDER BY jediTaskID LIMIT ?"
     )
     return backend.store.rows(sql, *equal.values(), moment, limit)
 

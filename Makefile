@@ -1,0 +1,28 @@
+# Needs make and Python 3.11, 3.12 or 3.13 as python3 (or PYTHON=...); the rest is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint clean
+
+demo: .venv/with-demo
+	@$(BIN)/panda-airflow demo
+
+test: lint
+	$(BIN)/pytest
+
+lint: .venv/with-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/with-%: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	"Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is %d.%d; try make PYTHON=python3.12 ..." % v)'
+	@echo "Installing into .venv; this takes about a minute."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
+	@touch $@

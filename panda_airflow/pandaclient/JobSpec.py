@@ -1,0 +1,7 @@
+"""The job specification, where programs that use the reference API look for it."""
+
+from __future__ import annotations
+
+from panda_airflow.client.jobs import JobSpec
+
+__all__ = ["JobSpec"]

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from panda_airflow.client import ClientConfig, PandaClient
+from panda_airflow.client.models import TaskInfo
+from panda_airflow.client.status import classify
+from panda_airflow.client.task_parameters import command_task
+from panda_airflow.devserver.backend import Pace
+from panda_airflow.devserver.server import DevServer
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+_HOME = tempfile.TemporaryDirectory(prefix="airflow-")
+
+
+def _isolate() -> None:
+    """Give Airflow a home of its own; it reads these once, when it is imported first."""
+    assert "airflow.settings" not in sys.modules, "airflow was imported before its home was set"
+    dags = Path(_HOME.name) / "dags"
+    dags.mkdir()
+    os.environ.update(
+        AIRFLOW_HOME=_HOME.name,
+        AIRFLOW__CORE__DAGS_FOLDER=str(dags),
+        AIRFLOW__CORE__LOAD_EXAMPLES="False",
+        AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_HOME.name}/airflow.db",
+        AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE="False",
+    )
+
+
+_isolate()
+
+PACE = Pace(registration=0.3, cycle=0.1, command=0.2)
+
+ATTEMPTS = 2
+"""How often the client sends a request that fails and may be repeated."""
+
+
+@dataclass
+class Panda:
+    """An embedded server, and what a test asks it."""
+
+    server: DevServer
+    client: PandaClient
+
+    def submitted(self) -> list[int]:
+        """Every task that was ever accepted, the invisible ones included."""
+        return [row["jediTaskID"] for row in self.server.backend.store.rows("SELECT jediTaskID FROM submissions")]
+
+    def task(self, task_id: int) -> TaskInfo:
+        return self.client.task.get_detailed_info(task_id)
+
+    def wait(self, task_id: int, statuses: tuple[str, ...] = ()) -> TaskInfo:
+        """Wait until a task has one of these statuses, or any final one."""
+        def reached() -> bool:
+            row = self.server.backend.store.row("SELECT status FROM tasks WHERE jediTaskID = ?", task_id)
+            status = row["status"] if row else ""
+            return status in statuses if statuses else classify(status).is_final
+
+        wait_until(reached)
+        return self.task(task_id)
+
+
+def wait_until(reached: Callable[[], object], seconds: float = 10.0) -> None:
+    """Fail if something does not happen in time."""
+    ends = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < ends, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@contextmanager
+def serve(root: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Panda]:
+    """Run an embedded server that Airflow knows as its default PanDA connection."""
+    for name in [name for name in os.environ if name.startswith(("PANDA", "OIDC_", "X509_"))]:
+        monkeypatch.delenv(name)
+    with DevServer(root, **({"pace": PACE} | options)) as server:
+        token = server.token()
+        monkeypatch.setenv("AIRFLOW_CONN_PANDA_DEFAULT", connection(server, token))
+        config = ClientConfig(url=server.url, auth="oidc", vo="wlcg", token=token, retry_budget=0.0)
+        with PandaClient(config) as client:
+            yield Panda(server, client)
+
+
+def connection(server: DevServer, token: str, **extra: Any) -> str:
+    """Describe a server to Airflow."""
+    value = json.loads(server.airflow_connection(token))
+    value["extra"] |= {"attempts": ATTEMPTS} | extra
+    return json.dumps(value)
+
+
+@pytest.fixture
+def panda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Panda]:
+    """A running embedded server, known to Airflow as ``panda_default``."""
+    with serve(tmp_path / "panda", monkeypatch) as running:
+        yield running
+
+
+class Store:
+    """Keeps JSON under keys as Airflow's task state store does; dies on demand as a worker does."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.dies_at: tuple[int, str] | None = None
+        self._sets = 0
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return json.loads(self.values[key]) if key in self.values else default
+
+    def set(self, key: str, value: Any, *, retention: object = None) -> None:
+        self._sets += 1
+        if self.dies_at == (self._sets, "before"):
+            raise WorkerDied
+        self.values[key] = json.dumps(value)
+        if self.dies_at == (self._sets, "after"):
+            raise WorkerDied
+
+
+class WorkerDied(BaseException):
+    """Nothing catches this, as nothing catches SIGKILL."""
+
+
+@dataclass
+class Memory:
+    """What remains of a task instance from try to try; call it for the context of the next try."""
+
+    store: Store = field(default_factory=Store)
+    max_tries: int = 2
+    tries: int = 0
+
+    def __call__(self) -> dict[str, Any]:
+        self.tries += 1
+        ti = SimpleNamespace(
+            dag_id="higgs",
+            task_id="fit",
+            run_id="manual__2026",
+            map_index=-1,
+            try_number=self.tries,
+            max_tries=self.max_tries,
+            start_date=datetime.now(UTC),
+        )
+        return {"ti": ti, "task_state_store": self.store}
+
+    def clear(self) -> None:
+        """Do what Airflow does when a person clears a task instance."""
+        self.max_tries += 1
+
+
+@pytest.fixture
+def memory() -> Memory:
+    """The memory of a task instance that has not run yet."""
+    return Memory()
+
+
+def task(command: str = "true", name: str = "user.bob.fit", **more: Any) -> dict[str, Any]:
+    """Parameters of a task of two jobs that are not repeated by PanDA itself."""
+    return command_task(name, command, vo="wlcg", **({"jobs": 2, "max_attempt": 1} | more))
+
+
+def unnamed(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Leave the name to the operator."""
+    return {name: value for name, value in parameters.items() if name != "taskName"}
+
+
+def fails_once(directory: Path) -> str:
+    """A command of which the first job fails when it runs for the first time."""
+    return f'seen={directory}/%RNDM:1; [ -e "$seen" ] || [ "$seen" = {directory}/2 ] || {{ touch "$seen"; exit 3; }}'
+
+
+@dataclass
+class Run:
+    """A finished DAG run: states, results and last exceptions by task."""
+
+    states: dict[str, str]
+    results: dict[str, Any]
+    errors: dict[str, BaseException]
+    links: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def database() -> None:
+    """Airflow's database, made once."""
+    from airflow.utils import db
+
+    db.initdb()
+
+
+@pytest.fixture
+def play(database: None) -> Callable[[DAG], Run]:
+    """Run a DAG through Airflow, in this process."""
+    return _play
+
+
+def _play(dag: DAG) -> Run:
+    errors: dict[str, BaseException] = {}
+
+    def note(context: Any) -> None:
+        errors[context["ti"].task_id] = context["exception"]
+
+    for step in dag.tasks:
+        step.on_failure_callback = [note]
+    _write(dag)
+    run = dag.test()
+    instances = {ti.task_id: ti for ti in run.get_task_instances()}
+    return Run(
+        {name: str(ti.state) for name, ti in instances.items()},
+        {name: ti.xcom_pull(task_ids=name) for name, ti in instances.items()},
+        errors,
+        {name: ti.xcom_pull(task_ids=name, key="_link_PandaTaskLink") for name, ti in instances.items()},
+    )
+
+
+def _write(dag: DAG) -> None:
+    """Write a DAG that is in no file into the database, as ``dag.test`` wants it."""
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
+
+    DagBundlesManager().sync_bundles_to_db()
+    folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
+    bag = BundleDagBag(dag_folder=folder, bundle_path=folder, bundle_name="dags-folder")
+    bag.bag_dag(dag)
+    sync_bag_to_db(bag, "dags-folder", None)

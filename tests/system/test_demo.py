@@ -1,0 +1,96 @@
+"""The demo: a real Airflow, a real PanDA server of its own, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """State that the runs of this module share, as those on a user's machine do."""
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture
+def demo(root: Path) -> Iterator[subprocess.Popen[str]]:
+    """A demo that has just been started."""
+    command = [sys.executable, "-m", "panda_airflow.cli", "demo", "--root", str(root)]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        yield process
+        process.kill()
+
+
+def left_behind(root: Path) -> list[str]:
+    """List the processes that know of the demo's directory."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            known = [*process.cmdline(), *process.environ().values()]
+        except psutil.Error:
+            continue
+        if process.pid != os.getpid() and any(str(root) in word for word in known):
+            found.append(" ".join(process.cmdline()))
+    return found
+
+
+def read_until(process: subprocess.Popen[str], word: str) -> str:
+    """Read the demo's lines up to one that holds a word."""
+    assert process.stdout
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line)
+        if word in line:
+            break
+    return "".join(lines)
+
+
+def test_a_dag_retries_its_panda_task_until_done_and_finds_what_one_pass_finds(
+    demo: subprocess.Popen[str], root: Path
+) -> None:
+    told, _ = demo.communicate(timeout=150)
+    assert demo.returncode == 0, told
+    assert "step wait                        deferred" in told
+    assert "slice 5 fails on purpose in attempt 2" in told
+    assert "step retry                       up_for_retry" in told
+    assert "669 particles: 292 baryons, 16 leptons, 293 mesons, 68 others" in told
+    assert left_behind(root) == []
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [("embedded PanDA server", signal.SIGTERM), ("step wait                        deferred", signal.SIGINT)],
+)
+def test_an_interrupted_demo_leaves_no_process(
+    demo: subprocess.Popen[str], root: Path, moment: str, number: signal.Signals
+) -> None:
+    read_until(demo, moment)
+    demo.send_signal(number)
+    told, _ = demo.communicate(timeout=30)
+    assert demo.returncode == 1
+    assert "interrupted" in told
+    assert left_behind(root) == []
+
+
+def test_a_dag_that_fails_ends_the_demo_with_its_log(root: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "particle_table.py"
+    broken.write_text("import nosuchmodule  # for a dag of airflow\n")
+    command = [sys.executable, "-m", "panda_airflow.cli", "demo", "--root", str(root), "--dags", str(tmp_path)]
+    began = time.monotonic()
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert ended.returncode == 1
+    assert "No module named 'nosuchmodule'" in ended.stderr
+    assert time.monotonic() - began < 60
+    assert left_behind(root) == []
