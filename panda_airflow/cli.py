@@ -139,10 +139,11 @@ def _welcome(server: DevServer) -> str:
 
 
 def _demo(options: argparse.Namespace) -> str:
-    """Run the demo; SIGTERM ends it as Ctrl-C does, with all that it started."""
+    """Run the demo; SIGTERM and a lost terminal end it as Ctrl-C does, with all that it started."""
     from panda_airflow.demo.runner import run_demo  # noqa: PLC0415 - needs what the other commands do not
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         return run_demo(options.root, options.dags)
     except KeyboardInterrupt:

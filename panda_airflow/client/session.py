@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import filecmp
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import NoReturn, Self
 
 from panda_airflow.client.api.async_process import AsyncProcessApi
@@ -19,25 +22,12 @@ from panda_airflow.client.api.system import SystemApi
 from panda_airflow.client.api.task import TaskApi
 from panda_airflow.client.api.workflow import WorkflowApi
 from panda_airflow.client.config import ClientConfig
-from panda_airflow.client.endpoint import Arguments, Endpoint
-from panda_airflow.client.errors import Refused, UsageError
+from panda_airflow.client.endpoint import REGISTRY, Arguments, Endpoint
+from panda_airflow.client.errors import NotFound, Refused, UsageError
+from panda_airflow.client.files import Progress, gzip_checksum, refuse_large
 from panda_airflow.client.idds import Idds
-from panda_airflow.client.models import Envelope
+from panda_airflow.client.models import CacheFile, Envelope
 from panda_airflow.client.transport import Transport
-
-MEGABYTE = 1 << 20
-SOURCES_LIMIT = 768 * MEGABYTE
-"""Largest sandbox, a file called ``sources.*``, in bytes."""
-LOG_LIMIT = 100 * MEGABYTE
-"""Largest log, a file called ``*.out``, in bytes."""
-FILE_LIMIT = 10 * MEGABYTE
-"""Largest other file, in bytes."""
-
-
-def _size_limit(name: str) -> int:
-    if name.startswith("sources."):
-        return SOURCES_LIMIT
-    return LOG_LIMIT if name.endswith(".out") else FILE_LIMIT
 
 
 class PandaClient:
@@ -75,34 +65,56 @@ class PandaClient:
         """The machine that files are uploaded to; a task names it as its ``sourceURL``."""
         return self._transport.cache_url
 
-    def put_file(self, file: Path) -> str:
+    def put_file(self, file: Path, *, reuse: bool = False, progress: Progress | None = None) -> str:
         """Upload a file to the cache, where jobs find it by its name.
 
-        A name that is taken counts as uploaded: give every content a name of its own, such as
-        ``sources.<uuid>.tar.gz``.
+        A name that is taken counts as uploaded if it holds the same content: give every content a name of its
+        own, such as ``sources.<uuid>.tar.gz``.
 
         :param file: at most 768 MB if it is called ``sources.*``, 100 MB if ``*.out``, else 10 MB.
-        :return: its name in the cache.
+        :param reuse: send nothing if the same gzip file was uploaded before by the same user.
+        :param progress: hears how many bytes are on their way, and how many there are.
+        :return: its name in the cache, which is another one if an earlier upload is used.
         :raises UsageError: the file cannot be read or is too large; nothing was sent.
+        :raises Refused: the cache holds another file of this name.
         """
-        limit = _size_limit(file.name)
-        if file.is_file() and file.stat().st_size > limit:
-            size = file.stat().st_size / MEGABYTE
-            raise UsageError(
-                f"{file} has {size:.1f} MB; the cache takes {limit // MEGABYTE} MB of such a file. Nothing was sent."
-            )
+        refuse_large(file)
+        found = self.find_file(file) if reuse else CacheFile()
+        if found:
+            return found.name
         try:
-            self.file_server.upload_cache_file(file)
+            self._transport.send(REGISTRY["file_server/upload_cache_file"], {"file": file}, progress)
         except Refused as refused:
             if "cannot overwrite file" not in refused.server_says:
                 raise
+            if not self.holds(file):
+                refused.advice = f"The cache holds another file called {file.name}; give this one a name of its own."
+                raise
         return file.name
 
-    def download(self, name: str, path: Path) -> Path:
+    def find_file(self, file: Path) -> CacheFile:
+        """Look for a gzip file among what the same user has uploaded in the last days, by size and checksum.
+
+        :return: where it is; empty, and false, if it is not there.
+        :raises UsageError: the file cannot be read.
+        """
+        checksum = gzip_checksum(file)
+        return self.file_server.validate_cache_file(file.stat().st_size, checksum)
+
+    def holds(self, file: Path) -> bool:
+        """Tell whether the cache holds this content under this name, by downloading what it holds."""
+        with TemporaryDirectory() as folder, suppress(NotFound):
+            return filecmp.cmp(self.download(file.name, Path(folder)), file, shallow=False)
+        return False
+
+    def download(self, name: str, path: Path, *, progress: Progress | None = None) -> Path:
         """Copy ``/cache/<name>`` to a file, which appears only when it is complete.
+
+        Where the connection breaks, it goes on at that byte if the server can.
 
         :param name: as a server or a user gave it, such as a sandbox, an output or a log.
         :param path: the file to write, or a directory, which the file cannot leave whatever its name.
+        :param progress: hears how many bytes are there, and how many there will be.
         :return: the file.
         :raises UsageError: the name is not one of a file below ``/cache/``, or there is no such directory.
         :raises NotFound: the cache does not keep it.
@@ -113,7 +125,7 @@ class PandaClient:
         file = path / parts[-1] if path.is_dir() else path
         if not file.parent.is_dir():
             raise UsageError(f"there is no directory {file.parent} to put {file.name} into.")
-        self._transport.download(name, file)
+        self._transport.download(name, file, progress)
         return file
 
     def close(self) -> None:

@@ -28,10 +28,11 @@ from panda_airflow.client.auth import Anonymous, Credential, credential_of
 from panda_airflow.client.config import ClientConfig
 from panda_airflow.client.endpoint import Arguments, Endpoint
 from panda_airflow.client.envelope import http_error, open_reply
+from panda_airflow.client.files import CHUNK, Partial, Progress
 from panda_airflow.client.models import Envelope
 from panda_airflow.client.network import failures, pin
 from panda_airflow.client.retry import retrying
-from panda_airflow.client.wire import CHUNK, Parts, parts_of, save
+from panda_airflow.client.wire import Parts, parts_of
 
 log = logging.getLogger(__name__)
 
@@ -82,26 +83,32 @@ class Transport:
                 self._cache = cache if self._config.real_load_balancer else pin(cache)
             return self._cache
 
-    def send(self, endpoint: Endpoint, arguments: Arguments) -> Envelope:
+    def send(self, endpoint: Endpoint, arguments: Arguments, progress: Progress | None = None) -> Envelope:
         """Send one call, again where that is harmless, and return the accepted envelope.
 
+        :param progress: hears how much of an uploaded file is on its way; from the start for each attempt.
         :raises UsageError: the arguments have no form on the wire; nothing was sent.
         :raises PandaError: as :mod:`panda_airflow.client.errors` groups them.
         """
-        parts = parts_of(endpoint, arguments)
+        parts = parts_of(endpoint, arguments, progress)
         try:
             return self._repeat(lambda: self._signed(endpoint, parts), idempotent=endpoint.idempotent)
         except errors.AuthError as error:
             error.endpoint = endpoint.path
             raise
 
-    def download(self, name: str, file: Path) -> None:
+    def download(self, name: str, file: Path, progress: Progress | None = None) -> None:
         """Copy ``/cache/<name>`` into a file, which appears only when it is complete; nobody has to sign.
 
+        Where the connection breaks, the next attempt goes on at that byte if the server can.
+
         :param name: path below ``/cache/``.
+        :param progress: hears how far it is.
         :raises NotFound: this machine does not keep such a file.
         """
-        self._repeat(lambda: self._fetch(name, file), idempotent=True)
+        with Partial(file, progress) as partial:
+            self._repeat(lambda: self._fetch(name, partial), idempotent=True)
+            partial.complete()
 
     def close(self) -> None:
         """Close the connections."""
@@ -163,14 +170,14 @@ class Transport:
             with _new_session() as fresh:
                 yield fresh
 
-    def _fetch(self, name: str, file: Path) -> None:
+    def _fetch(self, name: str, partial: Partial) -> None:
         what, url = f"cache/{name}", f"{self.cache_url}/cache/{quote(name)}"
-        headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity"} | partial.headers()
         with failures(url, what):
             reply = self._request(self._session, "GET", url, headers=headers, auth=Anonymous(), stream=True)
         with reply, failures(url, what):
             if reply.status_code == HTTPStatus.NOT_FOUND:
                 raise errors.NotFound("there is no such file.", endpoint=what, advice=_NO_FILE.format(self.cache_url))
-            if reply.status_code != HTTPStatus.OK:
+            if reply.status_code not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
                 raise http_error(what, reply.status_code, reply.text, reply.headers)
-            save(reply.raw.stream(CHUNK, decode_content=False), file)
+            partial.take(reply.status_code, reply.headers, reply.raw.stream(CHUNK, decode_content=False))

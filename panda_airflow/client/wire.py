@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,9 +15,7 @@ from typing import Any
 from panda_airflow.client.endpoint import Arguments, Endpoint
 from panda_airflow.client.envelope import encode, naive_utc
 from panda_airflow.client.errors import UsageError
-
-CHUNK = 1 << 20
-"""Bytes of a file that are held in memory at a time."""
+from panda_airflow.client.files import CHUNK, Progress
 
 
 class Multipart:
@@ -25,11 +23,13 @@ class Multipart:
 
     :param name: name of the form field.
     :param file: the file to send, under its own name.
+    :param progress: hears how much of it is on its way.
     """
 
-    def __init__(self, name: str, file: Path) -> None:
+    def __init__(self, name: str, file: Path, progress: Progress | None = None) -> None:
         self._boundary = uuid.uuid4().hex
         self._file = file
+        self._progress = progress
         shown = file.name.replace("\\", "\\\\").replace('"', '\\"')
         self._head = (
             f'--{self._boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{shown}"\r\n'
@@ -49,7 +49,10 @@ class Multipart:
     def __iter__(self) -> Iterator[bytes]:
         yield self._head
         with self._file.open("rb") as stream:
-            yield from iter(partial(stream.read, CHUNK), b"")
+            for chunk in iter(partial(stream.read, CHUNK), b""):
+                yield chunk
+                if self._progress:
+                    self._progress(stream.tell(), self._size)
         yield self._tail
 
 
@@ -67,24 +70,14 @@ class Parts:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def save(chunks: Iterable[bytes], file: Path) -> None:
-    """Write a file that appears under its name only when it is complete."""
-    temporary = file.with_name(f".{file.name[:100]}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as stream:
-            stream.writelines(chunks)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def parts_of(endpoint: Endpoint, arguments: Arguments) -> Parts:
+def parts_of(endpoint: Endpoint, arguments: Arguments, progress: Progress | None = None) -> Parts:
     """Put the arguments of a call into the form that its endpoint wants.
 
+    :param progress: hears how much of an uploaded file is on its way.
     :raises UsageError: an argument has no JSON form, or its file cannot be read; nothing was sent.
     """
     if endpoint.upload:
-        return _file(endpoint, Path(arguments[endpoint.upload]))
+        return _file(endpoint, Path(arguments[endpoint.upload]), progress)
     if endpoint.method == "GET":
         return Parts(query=_query(endpoint, arguments))
     body = _json(endpoint, dict(arguments)).encode()
@@ -93,11 +86,11 @@ def parts_of(endpoint: Endpoint, arguments: Arguments) -> Parts:
     return Parts(body=body, headers={"Content-Type": "application/json"})
 
 
-def _file(endpoint: Endpoint, file: Path) -> Parts:
+def _file(endpoint: Endpoint, file: Path, progress: Progress | None) -> Parts:
     if any(character in file.name for character in "\r\n"):
         raise UsageError(f"the file name {file.name!r} holds a line break.", endpoint=endpoint.path)
     try:
-        body = Multipart(str(endpoint.upload), file)
+        body = Multipart(str(endpoint.upload), file, progress)
         file.open("rb").close()
     except OSError as error:
         raise UsageError(f"the file {file} cannot be read ({error.strerror}).", endpoint=endpoint.path) from error

@@ -87,6 +87,9 @@ class Services:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # A second Ctrl-C must not keep us from ending them all, which takes seconds.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         for service in self._running:
             service.terminate()
         deadline = time.monotonic() + 8

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from panda_airflow.client.endpoint import Endpoint
-from panda_airflow.client.models import Envelope, Json
+from panda_airflow.client.models import Envelope
 from panda_airflow.devserver.backend import Backend, Identity
 from panda_airflow.devserver.identity import Forbidden, Gate
 from panda_airflow.devserver.routes import Routes, not_emulated
@@ -79,7 +79,7 @@ class Frontend:
             return plain(f"ERROR : {endpoint.path} is not emulated: {reason}", 501)
         act = self._act_unchecked if endpoint.legacy else self._act
         result = await run_in_threadpool(act, endpoint, caller, request.method, arguments)
-        return reply(request, result)
+        return reply(request, result, legacy=endpoint.legacy)
 
     def _act(
         self, endpoint: Endpoint, caller: Identity | None, method: str, arguments: dict[str, Any]
@@ -89,12 +89,11 @@ class Frontend:
 
     def _act_unchecked(
         self, endpoint: Endpoint, caller: Identity | None, _method: str, arguments: dict[str, Any]
-    ) -> list[Json]:
-        """Act as the legacy methods do: arguments of any type, and a bare list as the reply."""
+    ) -> Envelope | str:
+        """Act as the legacy methods do, on arguments of any type; what does not fit is a 500."""
         if caller is None:
-            return [False, "SSL secure connection is required"]
-        result = self.routes.handlers[endpoint.path](self.backend, caller, **arguments)
-        return [True, result.data] if result.success else [False, result.message]
+            return Envelope(success=False, message="SSL secure connection is required")
+        return self.routes.handlers[endpoint.path](self.backend, caller, **arguments)
 
     async def cache(self, request: Request) -> Response:
         """Serve a file of the cache to anybody."""

@@ -136,6 +136,8 @@ def _numbers(backend: Backend, parameters: dict[str, Json], position: int) -> di
     per_job = int(parameters.get("nEventsPerJob") or 1)
     numbers = {
         "SURL": parameters.get("sourceURL") or backend.base_url,
+        # Nothing is built here: the sources take the place of the library that a build job makes of them.
+        "LIB": (parameters.get("buildSpec") or {}).get("archiveName", ""),
         "MAXEVENTS": per_job,
         "SKIPEVENTS": position * per_job,
     }

@@ -15,27 +15,18 @@ from panda_airflow.devserver import handlers
 Handler = Callable[..., Envelope | str]
 """Takes backend, caller and the endpoint's arguments; the few methods without an envelope return text."""
 
-_NOTHING_LATER = "there are no machines that carry requests out later"
-_NO_STAGING = "there are no tapes to stage from"
 _NO_EVENTS = "jobs here do not process single events"
 _NO_NODES = "there are no worker nodes"
 
 NOT_EMULATED: dict[str, str] = {
-    "async_process/get_result": _NOTHING_LATER,
-    "async_process/submit_grep_request": _NOTHING_LATER,
-    "async_process/submit_sleep_echo_request": _NOTHING_LATER,
-    "data_carousel/change_staging_destination": _NO_STAGING,
-    "data_carousel/change_staging_source": _NO_STAGING,
-    "data_carousel/force_to_staging": _NO_STAGING,
-    "data_carousel/retire_unused": _NO_STAGING,
-    "data_carousel/submit_change_staging_destination": _NO_STAGING,
-    "data_carousel/submit_change_staging_source": _NO_STAGING,
-    "data_carousel/submit_force_to_staging": _NO_STAGING,
-    "data_carousel/submit_retire_unused": _NO_STAGING,
+    "async_process": "there are no machines that carry requests out later",
+    "data_carousel": "there are no tapes to stage from",
     "event/update_event_ranges": _NO_EVENTS,
     "event/update_single_event_range": _NO_EVENTS,
     "file_server/upload_event_picking_request": "there are no event indexes to pick from",
     "file_server/upload_workflow_request": "there is no workflow engine",
+    "statistics/get_wn_metrics_by_queue": _NO_NODES,
+    "statistics/get_wn_metrics_by_site": _NO_NODES,
 }
 """Modules and single endpoints that the embedded server knows and does not serve, and why."""
 

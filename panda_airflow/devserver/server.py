@@ -22,6 +22,7 @@ from panda_airflow.devserver.faults import Faults
 from panda_airflow.devserver.identity import AccessPolicy, Gate
 from panda_airflow.devserver.jedi import Jedi
 from panda_airflow.devserver.listening import HOST, Listener, bind, server_tls, start_listening, stop_listening
+from panda_airflow.devserver.monitor import Monitor
 from panda_airflow.devserver.routes import Routes
 from panda_airflow.devserver.store import Store
 from panda_airflow.devserver.tokens import TokenIssuer
@@ -102,7 +103,9 @@ class DevServer:
 
     def _app(self) -> ASGIApp:
         frontend = Frontend(self.backend, Gate(self.issuer, self._policy), Routes.load())
-        return build_app(frontend, Control(self.backend, self.issuer, self.authority).routes())
+        return build_app(
+            frontend, [*Monitor(self.backend).routes(), *Control(self.backend, self.issuer, self.authority).routes()]
+        )
 
     def stop(self) -> None:
         """Stop listening and end all jobs; no thread or process is left."""

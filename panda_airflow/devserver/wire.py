@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from panda_airflow.client.endpoint import Endpoint
 from panda_airflow.client.envelope import encode
-from panda_airflow.client.models import Envelope, Json
+from panda_airflow.client.models import Envelope
 from panda_airflow.devserver.validation import FileStorage
 
 JSON = "application/json"
@@ -59,12 +59,17 @@ def plain(text: str, status: int = 200) -> Response:
     return response
 
 
-def reply(request: Request, result: Envelope | str | list[Json]) -> Response:
-    """Write a result as JSON if the request says exactly so, otherwise as Python prints it; a list is always JSON."""
+def reply(request: Request, result: Envelope | str, *, legacy: bool = False) -> Response:
+    """Write a result as JSON if the request says exactly so, otherwise as Python prints it.
+
+    :param legacy: write ``[success, data or message]``, always as JSON.
+    """
     value: Any = asdict(result) if isinstance(result, Envelope) else result
     if isinstance(result, Envelope):
         value |= value.pop("extra")
-    if isinstance(result, list) or JSON in (request.headers.get("accept"), request.headers.get("content-type")):
+    if legacy:
+        return plain(encode([True, value["data"]] if value["success"] else [False, value["message"]]))
+    if JSON in (request.headers.get("accept"), request.headers.get("content-type")):
         return plain(encode(value))
     return plain(str(value))
 

@@ -107,8 +107,8 @@ class PandaSubmitTaskOperator(PandaTaskOperator):
     def _remember(self, context: Context, record: SubmissionRecord) -> SubmissionRecord:
         """Record a submission, and know at once what a kill of this step has to end."""
         record = replace(record, clears=context["ti"].max_tries)
-        Memory(context, "panda_submission").remember(asdict(record))
         self._running_task = record.task_id
+        Memory(context, "panda_submission").remember(asdict(record))
         return record
 
     def _look_up(self, record: SubmissionRecord | None) -> TaskInfo | None:

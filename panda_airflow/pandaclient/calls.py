@@ -18,7 +18,7 @@ from functools import wraps
 from typing import Any, ParamSpec
 
 from panda_airflow.client.endpoint import REGISTRY, Endpoint
-from panda_airflow.client.errors import PandaError
+from panda_airflow.client.errors import PandaError, UsageError
 from panda_airflow.client.models import Envelope
 from panda_airflow.client.session import PandaClient
 from panda_airflow.pandaclient.servers import session
@@ -71,6 +71,17 @@ class Row:
 
 TABLE: dict[str, Row] = {}
 """The functions of the reference by name."""
+
+
+def applied(function: Callable[[Any], Any], value: Any) -> Any:
+    """Apply a function of the caller's; what goes wrong in it is the caller's to mend.
+
+    :raises UsageError: it cannot handle the value.
+    """
+    try:
+        return function(value)
+    except (ValueError, TypeError, LookupError, AttributeError, ImportError) as error:
+        raise UsageError(f"{getattr(function, '__name__', function)} cannot handle {value!r:.200}: {error}.") from error
 
 
 def tell(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from panda_airflow.client.jobs import JobSpec, dump_jobs
 from panda_airflow.client.models import Envelope
-from panda_airflow.pandaclient.calls import Answer, Given, calls, data, message
+from panda_airflow.pandaclient.calls import Answer, Given, applied, calls, data, message
 
 
 def _signed_jobs(given: Given) -> str:
@@ -73,7 +73,7 @@ def setDebugMode(pandaID: int, modeOn: bool, verbose: bool) -> Answer:
     """
 
 
-@calls("event/get_event_range_statuses", data, job_task_ids=lambda given: json.dumps(given["ids"]))
+@calls("event/get_event_range_statuses", data, job_task_ids=lambda given: applied(json.dumps, given["ids"]))
 def get_events_status(ids: list[dict[str, int]], verbose: bool = False) -> Answer:
     """Read how far events are.
 
@@ -83,7 +83,7 @@ def get_events_status(ids: list[dict[str, int]], verbose: bool = False) -> Answe
     """
 
 
-@calls("event/update_event_ranges", data, event_ranges=lambda given: json.dumps(given["events"]))
+@calls("event/update_event_ranges", data, event_ranges=lambda given: applied(json.dumps, given["events"]))
 def update_events(events: list[dict[str, Any]], verbose: bool = False) -> Answer:
     """Report events as processed or failed.
 

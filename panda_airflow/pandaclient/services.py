@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import uuid
 from collections.abc import Callable
@@ -12,10 +11,10 @@ from typing import Any
 
 from panda_airflow.client.endpoint import REGISTRY, Endpoint
 from panda_airflow.client.envelope import encode
-from panda_airflow.client.errors import PandaError, UsageError
+from panda_airflow.client.errors import UsageError
 from panda_airflow.client.models import Envelope, Json
 from panda_airflow.client.session import PandaClient
-from panda_airflow.pandaclient.calls import Answer, EC_Failed, Given, attempt, calls, request, verdict, words
+from panda_airflow.pandaclient.calls import Answer, EC_Failed, Given, applied, attempt, calls, request, verdict, words
 
 
 def _alive(envelope: Envelope, given: Given) -> Answer:
@@ -81,22 +80,11 @@ def _as_list(envelope: Envelope, given: Given) -> Answer:
 
 def _loaded(envelope: Envelope, given: Given) -> Answer:
     status, result = _as_list(envelope, given)
-    return status, _with(given["loader"], encode(result)) if given["loader"] else result
-
-
-def _with(function: Callable[[Any], Any], value: Any) -> Any:
-    """Apply a function of the caller's; what goes wrong in it is the caller's to mend.
-
-    :raises UsageError: it cannot handle the value.
-    """
-    try:
-        return function(value)
-    except (ValueError, TypeError, LookupError, AttributeError, ImportError) as error:
-        raise UsageError(f"{getattr(function, '__name__', function)} cannot handle {value!r:.200}: {error}.") from error
+    return status, applied(given["loader"], encode(result)) if given["loader"] else result
 
 
 def _dumped(name: str) -> Callable[[Given], str | None]:
-    return lambda given: _with(given.get("dumper") or json.dumps, given[name]) if given[name] else None
+    return lambda given: applied(given.get("dumper") or json.dumps, given[name]) if given[name] else None
 
 
 @calls(
@@ -187,7 +175,7 @@ def send_workflow_request(
     switch = "check" if check else "sync"
 
     def send(client: PandaClient) -> Answer:
-        return _as_list(request(client, _PUT_WORKFLOW, {"data": json.dumps(params), switch: True}), {})
+        return _as_list(request(client, _PUT_WORKFLOW, {"data": applied(json.dumps, params), switch: True}), {})
 
     return attempt(send, words, **overrides)
 

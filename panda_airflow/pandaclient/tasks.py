@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from panda_airflow.client.models import Envelope
-from panda_airflow.pandaclient.calls import Answer, Given, calls, code, data, verdict, words
+from panda_airflow.pandaclient.calls import Answer, Given, applied, calls, code, data, verdict, words
 
 
 def _submitted(envelope: Envelope, given: Given) -> Answer:
@@ -44,7 +44,7 @@ def killTask(jediTaskID: int, verbose: bool = False) -> Answer:
     """
 
 
-@calls("task/finish", verdict, task_id="jediTaskID", soft="soft")
+@calls("task/finish", verdict, task_id="jediTaskID", soft=lambda given: given["soft"] or None)
 def finishTask(jediTaskID: int, soft: bool = False, verbose: bool = False) -> Answer:
     """Finish a task.
 
@@ -223,7 +223,7 @@ def get_parent_detailed_info(task_id: int, verbose: bool = False) -> Answer:
     "task/get_tasks_detailed_info_since",
     data,
     since="since",
-    filters=lambda given: json.dumps(given["filters"]) if given["filters"] else None,
+    filters=lambda given: applied(json.dumps, given["filters"]) if given["filters"] else None,
     n_tasks="n_tasks",
 )
 def get_tasks_detailed_info_since(

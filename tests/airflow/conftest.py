@@ -66,6 +66,7 @@ class Panda:
 
     def wait(self, task_id: int, statuses: tuple[str, ...] = ()) -> TaskInfo:
         """Wait until a task has one of these statuses, or any final one."""
+
         def reached() -> bool:
             row = self.server.backend.store.row("SELECT status FROM tasks WHERE jediTaskID = ?", task_id)
             status = row["status"] if row else ""
@@ -194,7 +195,7 @@ class Run:
 @pytest.fixture(scope="session")
 def database() -> None:
     """Airflow's database, made once."""
-    from airflow.utils import db
+    from airflow.utils import db  # noqa: PLC0415 - not before its home is known
 
     db.initdb()
 
@@ -202,35 +203,6 @@ def database() -> None:
 @pytest.fixture
 def play(database: None) -> Callable[[DAG], Run]:
     """Run a DAG through Airflow, in this process."""
-    return _play
+    from tests.airflow import running  # noqa: PLC0415 - nor this
 
-
-def _play(dag: DAG) -> Run:
-    errors: dict[str, BaseException] = {}
-
-    def note(context: Any) -> None:
-        errors[context["ti"].task_id] = context["exception"]
-
-    for step in dag.tasks:
-        step.on_failure_callback = [note]
-    _write(dag)
-    run = dag.test()
-    instances = {ti.task_id: ti for ti in run.get_task_instances()}
-    return Run(
-        {name: str(ti.state) for name, ti in instances.items()},
-        {name: ti.xcom_pull(task_ids=name) for name, ti in instances.items()},
-        errors,
-        {name: ti.xcom_pull(task_ids=name, key="_link_PandaTaskLink") for name, ti in instances.items()},
-    )
-
-
-def _write(dag: DAG) -> None:
-    """Write a DAG that is in no file into the database, as ``dag.test`` wants it."""
-    from airflow.dag_processing.bundles.manager import DagBundlesManager
-    from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
-
-    DagBundlesManager().sync_bundles_to_db()
-    folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
-    bag = BundleDagBag(dag_folder=folder, bundle_path=folder, bundle_name="dags-folder")
-    bag.bag_dag(dag)
-    sync_bag_to_db(bag, "dags-folder", None)
+    return running.play

@@ -26,9 +26,7 @@ def test_a_step_submits_one_task_and_waits_for_it(panda: Panda, play: Play, defe
     parameters = unnamed(task("echo 125 > mass.txt", outputs=["mass.txt"]))
     before = copy.deepcopy(parameters)
     with DAG(f"submit_{deferrable}") as dag:
-        PandaSubmitTaskOperator(
-            task_id="fit", task_parameters=parameters, poll_interval=0.2, deferrable=deferrable
-        )
+        PandaSubmitTaskOperator(task_id="fit", task_parameters=parameters, poll_interval=0.2, deferrable=deferrable)
     run = play(dag)
     [task_id] = panda.submitted()
     result = run.results["fit"]
@@ -42,9 +40,7 @@ def test_a_step_submits_one_task_and_waits_for_it(panda: Panda, play: Play, defe
 
 
 @both_ways
-def test_a_retry_of_the_step_retries_the_same_task(
-    panda: Panda, play: Play, tmp_path: Path, deferrable: bool
-) -> None:
+def test_a_retry_of_the_step_retries_the_same_task(panda: Panda, play: Play, tmp_path: Path, deferrable: bool) -> None:
     with DAG(f"retry_{deferrable}") as dag:
         PandaSubmitTaskOperator(
             task_id="fit",
@@ -85,9 +81,7 @@ def test_a_failure_explains_itself_in_the_same_words_wherever_the_step_waited(pa
 def test_sensors_come_to_the_same_result_by_poking_rescheduling_and_deferring(panda: Panda, play: Play) -> None:
     ways: dict[str, dict[str, Any]] = {"poke": {}, "reschedule": {"mode": "reschedule"}, "defer": {"deferrable": True}}
     with DAG("sense") as dag:
-        submit = PandaSubmitTaskOperator(
-            task_id="submit", task_parameters=unnamed(task()), wait_for_completion=False
-        )
+        submit = PandaSubmitTaskOperator(task_id="submit", task_parameters=unnamed(task()), wait_for_completion=False)
         for name, way in ways.items():
             submit >> PandaWaitTaskStatusSensor(
                 task_id=name,

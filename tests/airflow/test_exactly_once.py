@@ -4,6 +4,7 @@ import copy
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from panda_airflow.client import (
     UsageError,
     WaitTimeout,
 )
+from panda_airflow.client.models import TaskInfo
 from panda_airflow.operators import task as submitting
 from panda_airflow.operators.task import PandaRetryTaskOperator, PandaSubmitTaskOperator
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
@@ -214,6 +216,14 @@ def test_a_worker_that_dies_in_a_retry_retries_the_task_once(panda: Panda, memor
     assert (result["status"], panda.task(result["task_id"]).attempt_nr) == ("done", 1)
 
 
+def test_the_patience_with_a_retry_counts_from_its_first_command(panda: Panda, memory: Memory) -> None:
+    step = PandaRetryTaskOperator(task_id="again", jedi_task_id=1)
+    ended = TaskInfo(1, status="failed", attempt_nr=0)
+    first = step.retry_in_place(memory(), ended, lambda: None)
+    assert step.retry_in_place(memory(), ended, lambda: None) == first
+    assert step.retry_in_place(memory(), replace(ended, attempt_nr=1), lambda: None).since > first.since
+
+
 def test_a_retrying_step_waits_for_what_it_retried(panda: Panda, memory: Memory, tmp_path: Path) -> None:
     task_id = panda.client.task.submit(task(fails_once(tmp_path))).task_id
     assert panda.wait(task_id).status == "finished"
@@ -260,6 +270,17 @@ def test_a_worker_told_to_stop_kills_the_task_it_waits_for(panda: Panda, memory:
     assert [type(error) for error in ended] == [TaskAborted]
 
 
+def test_a_worker_told_to_stop_while_it_records_the_task_kills_it(panda: Panda, memory: Memory) -> None:
+    memory.store.dies_at = DEATHS["before recording"]
+    step = PandaSubmitTaskOperator(task_id="fit", task_parameters=unnamed(task("sleep 60")))
+    with pytest.raises(WorkerDied):
+        step.execute(memory())
+    [task_id] = panda.submitted()
+    panda.wait(task_id, ("running",))
+    step.on_kill()
+    assert panda.wait(task_id).status == "aborted"
+
+
 def test_a_worker_told_to_stop_leaves_the_task_alone_where_the_author_says_so(panda: Panda, memory: Memory) -> None:
     step = PandaSubmitTaskOperator(
         task_id="fit", task_parameters=unnamed(task("sleep 60")), wait_for_completion=False, cancel_on_kill=False
@@ -271,9 +292,7 @@ def test_a_worker_told_to_stop_leaves_the_task_alone_where_the_author_says_so(pa
     assert panda.task(task_id).status == "running"
 
 
-def test_a_wait_outlives_server_and_database(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: Memory
-) -> None:
+def test_a_wait_outlives_server_and_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: Memory) -> None:
     """Neither a restart of the server, nor a database that makes it say "not found", fails a healthy task."""
     results: list[dict[str, Any]] = []
     parameters = unnamed(task("sleep 1", max_attempt=3))

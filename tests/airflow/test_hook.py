@@ -91,7 +91,9 @@ def test_the_environment_does_not_redirect_what_a_connection_names(monkeypatch: 
 
 
 def test_an_extra_field_that_does_not_exist_is_named() -> None:
-    odd = Connection(conn_id="panda_default", conn_type="panda", host="panda.example", extra='{"virtual_organisation": "x"}')
+    odd = Connection(
+        conn_id="panda_default", conn_type="panda", host="panda.example", extra='{"virtual_organisation": "x"}'
+    )
     with pytest.raises(ConfigError, match="no setting called virtual_organisation"):
         config_from_connection(odd)
 
@@ -104,7 +106,7 @@ def test_without_the_default_connection_the_environment_of_panda_users_applies(
 
 
 def test_another_connection_that_does_not_exist_is_named(database: None) -> None:
-    with pytest.raises(ConfigError, match="'panda_nowhere' does not exist.*conn"):
+    with pytest.raises(ConfigError, match=r"'panda_nowhere' does not exist.*panda_conn_id"):
         _ = PandaHook("panda_nowhere").config
 
 

@@ -4,13 +4,14 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-from airflow.sdk.module_loading import import_string
 from airflow.sdk.serde import deserialize, serialize
 from airflow.serialization.encoders import encode_trigger
 from airflow.serialization.serialized_objects import BaseSerialization
@@ -33,12 +34,13 @@ def by_sdk(trigger: BaseTrigger) -> BaseTrigger:
 
 def by_core(trigger: BaseTrigger) -> BaseTrigger:
     """Make the trigger again as the triggerer does from a serialized DAG."""
-    stored = json.loads(json.dumps(encode_trigger(trigger)))
+    classpath, kwargs = trigger.serialize()
+    stored = json.loads(json.dumps(encode_trigger({"classpath": classpath, "kwargs": kwargs})))
     return _make(stored["classpath"], {name: BaseSerialization.deserialize(v) for name, v in stored["kwargs"].items()})
 
 
 def _make(classpath: str, kwargs: Any) -> BaseTrigger:
-    made = import_string(classpath)(**kwargs)
+    made = resolve_name(classpath)(**kwargs)
     assert isinstance(made, BaseTrigger)
     return made
 
@@ -58,6 +60,7 @@ def deferred(memory: Memory, command: str) -> BaseTrigger:
         step(command).execute(memory())
     assert stopped.value.method_name == "execute_complete"
     assert stopped.value.kwargs is None
+    assert isinstance(stopped.value.trigger, BaseTrigger)
     return stopped.value.trigger
 
 
@@ -95,7 +98,7 @@ def test_a_trigger_that_cannot_connect_says_so_in_its_event(monkeypatch: pytest.
 
 
 def test_a_trigger_frees_the_event_loop_while_it_looks(panda: Panda) -> None:
-    panda.server.faults.inject("delay", "task/get_detailed_info", seconds=0.5)
+    panda.server.faults.inject("delay", "task/get_detailed_info", seconds=1.5)
     task_id = panda.client.task.submit(task()).task_id
     gaps: list[float] = []
 
@@ -111,7 +114,7 @@ def test_a_trigger_frees_the_event_loop_while_it_looks(panda: Panda) -> None:
         watcher.cancel()
 
     asyncio.run(run())
-    assert max(gaps) < 0.3
+    assert max(gaps) < 1
 
 
 def trigger_for(task_id: int, **more: Any) -> PandaTaskTrigger:
@@ -128,10 +131,8 @@ async def run_in_triggerer(trigger: PandaTaskTrigger) -> None:
         async for _ in trigger.run():
             pass
     except asyncio.CancelledError:
-        try:
+        with suppress(asyncio.CancelledError):
             await asyncio.wait_for(trigger.on_kill(), 30)
-        except asyncio.CancelledError:
-            pass
         raise
 
 
@@ -232,7 +233,9 @@ def test_a_kill_that_fails_is_said_in_the_log(
     task_id = running_task(panda)
     trigger = trigger_for(task_id)
     said: list[str] = []
-    log = SimpleNamespace(info=lambda *_: None, warning=lambda *_: None, exception=lambda text, *a: said.append(text % a))
+    log = SimpleNamespace(
+        info=lambda *_: None, warning=lambda *_: None, exception=lambda text, *a: said.append(text % a)
+    )
     monkeypatch.setattr(PandaTaskTrigger, "log", log)
     panda.server.faults.inject("garbage", "task/kill", times=9)
     kill_by_person(trigger)

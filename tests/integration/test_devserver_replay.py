@@ -44,6 +44,11 @@ IN_ORDER = [
     "file_upload_hpo_checkpoint",
     "file_delete_hpo_checkpoint",
     "file_upload_file_recovery_request",
+    "creds_user_secrets",
+    "creds_not_registered",
+    "workflow_submit",
+    "idds_absent",
+    "other_modules",
     "db_down",
 ]
 """The captures in the order in which they were made, as some build on the files of others."""

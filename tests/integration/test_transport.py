@@ -446,12 +446,16 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, names: dict[str, str]) -> None:
 class TestCache:
     """Files of the cache."""
 
-    def test_a_taken_name_counts_as_uploaded_and_other_refusals_do_not(self, clients: Clients, tmp_path: Path) -> None:
+    def test_a_taken_name_counts_as_uploaded_if_it_holds_the_same(self, clients: Clients, tmp_path: Path) -> None:
         file = tmp_path / "jobO.1.tar.gz"
         file.write_bytes(b"x")
         taken = reply('{"success": false, "message": "ERROR: cannot overwrite file", "data": null}')
-        with serve(taken, reply('{"success": false, "message": "ERROR: disk full"}')) as rude:
+        other = [taken, reply("y"), taken, reply("nothing", "404 Not Found")]
+        with serve(taken, reply("x"), *other, reply('{"success": false, "message": "ERROR: disk full"}')) as rude:
             assert clients(rude).put_file(file) == "jobO.1.tar.gz"
+            for _ in range(2):
+                with pytest.raises(Refused, match=r"cannot overwrite file. The cache holds another file called jobO"):
+                    clients(rude).put_file(file)
             with pytest.raises(Refused, match="disk full"):
                 clients(rude).put_file(file)
 

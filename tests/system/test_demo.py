@@ -73,10 +73,12 @@ def test_a_dag_retries_its_panda_task_until_done_and_finds_what_one_pass_finds(
     ("moment", "number"),
     [("embedded PanDA server", signal.SIGTERM), ("step wait                        deferred", signal.SIGINT)],
 )
-def test_an_interrupted_demo_leaves_no_process(
+def test_a_demo_interrupted_by_an_impatient_user_leaves_no_process(
     demo: subprocess.Popen[str], root: Path, moment: str, number: signal.Signals
 ) -> None:
     read_until(demo, moment)
+    demo.send_signal(number)
+    time.sleep(0.3)
     demo.send_signal(number)
     told, _ = demo.communicate(timeout=30)
     assert demo.returncode == 1

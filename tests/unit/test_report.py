@@ -19,7 +19,12 @@ def job(panda_id: int, site: str, code: int, text: str = "payload exit", compone
 
 
 def test_the_most_frequent_errors_come_first_with_code_sites_and_an_example() -> None:
-    jobs = [job(1, "CERN", 7), job(2, "BNL", 3, "no space"), job(3, "BNL", 3, "no space"), job(4, "CERN", 3, "no space")]
+    jobs = [
+        job(1, "CERN", 7),
+        job(2, "BNL", 3, "no space"),
+        job(3, "BNL", 3, "no space"),
+        job(4, "CERN", 3, "no space"),
+    ]
     assert job_errors(jobs) == [
         "3 job(s): exe error 3: no space (sites BNL, CERN; for example PandaID 2)",
         "1 job(s): exe error 7: payload exit (sites CERN; for example PandaID 1)",

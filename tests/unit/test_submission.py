@@ -80,7 +80,9 @@ def test_names_differ_where_steps_or_generations_do_and_only_there(
 
 
 @given(steps, st.integers(0, 10**6))
-def test_a_name_fits_the_database_and_is_no_regular_expression(step: tuple[str, str, str, int], generation: int) -> None:
+def test_a_name_fits_the_database_and_is_no_regular_expression(
+    step: tuple[str, str, str, int], generation: int
+) -> None:
     name = task_name(*step, generation)
     assert len(name) <= TASK_NAME_LIMIT
     assert set(name) <= {*string.ascii_letters, *string.digits, *"_.-"}

@@ -46,14 +46,14 @@ def test_sandbox_and_outputs_reach_the_job() -> None:
     )
     job = payload(parameters)
     assert job.sandbox == "sources.1.tar.gz"
-    assert job.outputs == {
-        name: f"user.alice.fit.$JEDITASKID._${{SN/P}}.{name}" for name in ("mass.txt", "plot.png")
-    }
+    assert job.outputs == {name: f"user.alice.fit.$JEDITASKID._${{SN/P}}.{name}" for name in ("mass.txt", "plot.png")}
     datasets = [item["dataset"] for item in parameters["jobParameters"] if item.get("param_type") == "output"]
     assert datasets == ["user.alice.fit_mass.txt/", "user.alice.fit_plot.png/"]
 
 
-@given(st.integers(1, 1000), st.integers(1, 10), st.lists(st.from_regex(r"[a-z]{1,9}\.txt", fullmatch=True), unique=True))
+@given(
+    st.integers(1, 1000), st.integers(1, 10), st.lists(st.from_regex(r"[a-z]{1,9}\.txt", fullmatch=True), unique=True)
+)
 def test_the_server_accepts_what_is_built(jobs: int, attempts: int, outputs: list[str]) -> None:
     parameters = command_task("user.alice.fit", "fit", vo="wlcg", jobs=jobs, max_attempt=attempts, outputs=outputs)
     check_submission({"task_parameters": parameters})

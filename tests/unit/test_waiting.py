@@ -3,12 +3,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, get_args, get_type_hints
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from panda_airflow.client import errors
@@ -120,15 +121,41 @@ def run_pokes(plan: WaitPlan, world: World) -> WaitEvent | None:
         pause = watch.delay(world.now)
 
 
-moments = st.integers(0, 2).map(lambda hours: datetime(2026, 1, 1) + timedelta(hours=hours))  # noqa: DTZ001 - naive UTC
-statuses = st.sampled_from([*sorted(FINAL_STATUSES), "running", "ready", "aborting", "registered", "sublimating", ""])
-tasks = st.builds(
-    TaskInfo, task_id=st.just(TASK_ID), status=statuses, attempt_nr=st.integers(0, 1), state_change_time=moments
-)
+Looks = list[tuple[Seen, int]]
+
+
+def infos(statuses: Iterable[str]) -> st.SearchStrategy[TaskInfo]:
+    return st.builds(
+        TaskInfo,
+        task_id=st.just(TASK_ID),
+        status=st.sampled_from(sorted(statuses)),
+        attempt_nr=st.integers(0, 1),
+        state_change_time=moments,
+    )
+
+
+def histories(**weights: int) -> st.SearchStrategy[Looks]:
+    """Looks at a task in a row, each kind as often as its weight says, with the seconds that each takes."""
+    kinds = [kind for kind, weight in weights.items() for _ in range(weight)]
+    looks = st.sampled_from(kinds).flatmap(lambda kind: LOOKS[kind])
+    return st.lists(st.tuples(looks, st.integers(0, 400)), max_size=20)
+
+
 STRANGE_PAGE = errors.ConfigError("HTTP 404", endpoint="task/get_detailed_info")
-failures = st.sampled_from([*(kind("no") for kind in PERMANENT), *[kind("no") for kind in PASSING] * 3, STRANGE_PAGE])
-histories = st.lists(st.tuples(tasks | failures, st.integers(0, 400)), max_size=25)
-outages = st.lists(st.tuples(st.sampled_from([kind("no") for kind in PASSING]), st.integers(0, 400)), max_size=25)
+moments = st.integers(0, 1).map(lambda hours: datetime(2026, 1, 1) + timedelta(hours=hours))  # noqa: DTZ001 - naive UTC
+LOOKS: dict[str, st.SearchStrategy[Seen]] = {
+    "active": infos(["running", "ready", "aborting", "registered", "sublimating"]),
+    "final": infos(FINAL_STATUSES),
+    "passing": st.sampled_from([kind("no") for kind in PASSING]),
+    "strange": st.just(STRANGE_PAGE),
+    "permanent": st.sampled_from([kind("no") for kind in PERMANENT]),
+}
+any_history = (
+    histories(active=6, final=1, passing=6, strange=1, permanent=1)
+    | histories(active=1, passing=9)
+    | histories(active=9, strange=2, passing=1)
+    | histories(final=3, active=1, passing=1)
+)
 marks = st.builds(Mark, st.integers(0, 1), moments.map(datetime.isoformat))
 plans = st.builds(
     WaitPlan,
@@ -139,7 +166,7 @@ plans = st.builds(
     deadline=st.none() | st.integers(SINCE - 10, SINCE + 5000),
     statuses=st.lists(st.sampled_from(["done", "finished", "running"]), min_size=1, unique=True).map(tuple),
     patience=st.integers(0, 2000),
-    outage=st.integers(0, 2000),
+    outage=st.integers(0, 1500),
     cancel_on_timeout=st.booleans(),
     mark=st.none() | marks,
 )
@@ -187,10 +214,9 @@ def verdict(plan: WaitPlan, looks: list[tuple[Seen, float]]) -> str | None:
     return "timeout" if plan.deadline is not None and now >= plan.deadline else None
 
 
-@given(plans, histories | outages)
-def test_a_wait_ends_at_the_first_look_that_decides_and_never_before(
-    plan: WaitPlan, history: list[tuple[Seen, int]]
-) -> None:
+@settings(max_examples=300, deadline=None)
+@given(plans, any_history)
+def test_a_wait_ends_at_the_first_look_that_decides_and_never_before(plan: WaitPlan, history: Looks) -> None:
     world = World(history)
     event = run_drive(plan, world)
     verdicts = [verdict(plan, world.looks[: n + 1]) for n in range(len(world.looks))]
@@ -200,9 +226,10 @@ def test_a_wait_ends_at_the_first_look_that_decides_and_never_before(
         assert len(world.looks) == len(history)
 
 
-@given(plans, histories, st.booleans())
+@settings(max_examples=300, deadline=None)
+@given(plans, any_history, st.booleans())
 def test_a_wait_kills_at_most_once_and_only_when_the_deadline_passed(
-    plan: WaitPlan, history: list[tuple[Seen, int]], kill_fails: bool
+    plan: WaitPlan, history: Looks, kill_fails: bool
 ) -> None:
     world = World(history, kill_fails=kill_fails)
     event = run_drive(plan, world)
@@ -213,16 +240,18 @@ def test_a_wait_kills_at_most_once_and_only_when_the_deadline_passed(
         assert fate in event["note"]
 
 
-@given(plans, histories)
-def test_no_look_begins_after_the_deadline(plan: WaitPlan, history: list[tuple[Seen, int]]) -> None:
+@settings(max_examples=300, deadline=None)
+@given(plans, any_history)
+def test_no_look_begins_after_the_deadline(plan: WaitPlan, history: Looks) -> None:
     world = World(history)
     run_drive(plan, world)
     if plan.deadline is not None:
         assert world.last_look_began <= max(plan.deadline, SINCE)
 
 
-@given(plans, histories | outages)
-def test_worker_triggerer_and_sensor_come_to_the_same_end(plan: WaitPlan, history: list[tuple[Seen, int]]) -> None:
+@settings(max_examples=300, deadline=None)
+@given(plans, any_history)
+def test_worker_triggerer_and_sensor_come_to_the_same_end(plan: WaitPlan, history: Looks) -> None:
     in_worker = run_drive(plan, World(history))
     assert run_adrive(plan, World(history)) == in_worker
     poked = run_pokes(plan, World(history))
@@ -297,8 +326,13 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
-odd_events = st.fixed_dictionaries(
-    {}, optional={"kind": st.sampled_from(KINDS) | json_values, "task_id": json_values, "status": json_values}
+kinds, ids, words = st.sampled_from(KINDS), st.integers(), st.text()
+odd_events = st.one_of(
+    st.fixed_dictionaries({"kind": kinds, "task_id": ids, "status": words}),
+    st.fixed_dictionaries({"kind": json_values, "task_id": ids, "status": words}),
+    st.fixed_dictionaries({"kind": kinds, "task_id": json_values, "status": words}),
+    st.fixed_dictionaries({"kind": kinds, "task_id": ids, "status": json_values}),
+    st.fixed_dictionaries({}, optional={"kind": kinds, "task_id": ids, "status": words}),
 )
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from panda_airflow.client import UsageError
 from panda_airflow.client.endpoint import REGISTRY
 from panda_airflow.client.envelope import encode
-from panda_airflow.client.wire import Multipart, parts_of, save, unencodable
+from panda_airflow.client.wire import Multipart, parts_of, unencodable
 
 NAMES = st.text("abc", min_size=1)
 GOOD = st.recursive(
@@ -76,14 +76,3 @@ def test_a_multipart_body_is_as_long_as_it_says_each_time(content: bytes, name: 
     assert len(body) == len(first)
     assert first == second
     assert content in first
-
-
-def test_a_file_that_breaks_off_leaves_the_old_one_alone(tmp_path: Path) -> None:
-    file = tmp_path / "out"
-    file.write_text("old")
-    with pytest.raises(ZeroDivisionError):
-        save((bytes(1 // n) for n in (1, 0)), file)
-    assert file.read_text() == "old"
-    save([b"new"], file)
-    assert file.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [file]

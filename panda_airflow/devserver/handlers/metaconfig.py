@@ -19,7 +19,7 @@ _BOUNDS = ("resource_name", "mincore", "maxcore", "minrampercore", "maxrampercor
 
 def get_banned_users(backend: Backend, caller: Identity | None) -> Envelope:
     """List the users who are refused."""
-    return Envelope(success=True, data={name: False for name in sorted(backend.banned)})
+    return Envelope(success=True, data=dict.fromkeys(sorted(backend.banned), False))
 
 
 def get_site_specs(backend: Backend, caller: Identity | None, type: str = "analysis") -> Envelope:

@@ -86,12 +86,16 @@ def _counted(
     found: dict[str, Any] = {}
     for row in rows:
         *path, state, number = row.values()
-        place = found
-        for name in path:
-            place = place.setdefault(name, {})
-        place.setdefault(state, number)
+        place = _place(found, path)
+        place[state] = number
         place |= {name: 0 for name in shown if name not in place}
     return Envelope(bool(found), "" if found else failed, found)
+
+
+def _place(tree: dict[str, Any], path: list[str]) -> dict[str, int]:
+    for name in path:
+        tree = tree.setdefault(name, {})
+    return tree
 
 
 def _rows(backend: Backend, groups: tuple[str, ...], labels: tuple[str, ...], window: int) -> list[dict[str, Any]]:
