@@ -4,12 +4,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.devserver.server import DevServer
 
 FAST = Pace(registration=0.05, cycle=0.02, command=0.05, slots=2)
 """A pace at which a task lives for moments."""
+
+
+settings.register_profile("panda", deadline=None)  # a busy machine is no defect
+settings.load_profile("panda")
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Protocol
 
 import requests
-from cryptography import x509
 from requests.auth import AuthBase
 
 from panda_airflow.client import errors
@@ -99,6 +98,8 @@ class X509Proxy(Anonymous):
 
     def check(self) -> None:
         """Make sure that the proxy is there and that no certificate in it has expired."""
+        from cryptography import x509  # noqa: PLC0415 - half of the time to import this package, and tokens need none
+
         try:
             chain = x509.load_pem_x509_certificates(self._path.read_bytes())
         except OSError as error:

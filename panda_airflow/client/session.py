@@ -74,7 +74,8 @@ class PandaClient:
         :param file: at most 768 MB if it is called ``sources.*``, 100 MB if ``*.out``, else 10 MB.
         :param reuse: send nothing if the same gzip file was uploaded before by the same user.
         :param progress: hears how many bytes are on their way, and how many there are.
-        :return: its name in the cache, which is another one if an earlier upload is used.
+        :return: its name in the cache, which is another one if an earlier upload is used; :meth:`find_file` tells
+            which machine holds that.
         :raises UsageError: the file cannot be read or is too large; nothing was sent.
         :raises Refused: the cache holds another file of this name.
         """

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +33,7 @@ REFRESH_MARGIN = 300
 GET_A_TOKEN = "Run pbook (panda-client) with PANDA_AUTH=oidc and sign in once to get a new token."  # noqa: S105
 
 
+@lru_cache(maxsize=16)
 def expiry(token: str) -> float | None:
     """Read from a JWT when it expires, in seconds since the epoch; the signature is the server's business.
 

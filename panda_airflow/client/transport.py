@@ -66,6 +66,7 @@ class Transport:
     def __init__(self, config: ClientConfig, sleep: Callable[[float], None] = time.sleep) -> None:
         config.validate()
         self._config = config
+        self._server = config.server
         self._sleep = sleep
         self._credential = credential_of(config)
         self._session = _new_session()
@@ -137,7 +138,7 @@ class Transport:
         return self._credential
 
     def _once(self, endpoint: Endpoint, parts: Parts, credential: Credential) -> Envelope:
-        url = f"{self.cache_url if endpoint.upload else self._config.server}{endpoint.url_path}"
+        url = f"{self.cache_url if endpoint.upload else self._server}{endpoint.url_path}"
         with self._session_for(endpoint) as session, failures(url, endpoint.path):
             reply = self._request(
                 session,

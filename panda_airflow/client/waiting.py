@@ -144,9 +144,13 @@ class Watch:
         return event
 
     def delay(self, now: float) -> float:
-        """Seconds until the next look: a tenth of the time waited, within the plan's bounds and its deadline."""
+        """Seconds until the next look: a tenth of the time waited, within the plan's bounds and its deadline.
+
+        Up to a tenth more, by task, keeps waits that began together from looking together.
+        """
         plan = self.plan
         pause = min(max(plan.poll_interval, (now - plan.since) / 10), max(plan.poll_interval, plan.max_poll_interval))
+        pause *= 1 + plan.task_id % 100 / 1000
         return pause if plan.deadline is None else max(0.0, min(pause, plan.deadline - now))
 
     def _judge_state(self, info: TaskInfo, now: float) -> WaitEvent | None:

@@ -19,7 +19,6 @@ from panda_airflow.demo.services import (
     airflow_environment,
     free_port,
     own_environment,
-    wait_until,
 )
 from panda_airflow.demo.story import Story, follow
 
@@ -62,7 +61,7 @@ def _start_panda(services: Services, root: Path, story: Story) -> dict[str, str]
     settings = {"root": root, "http-port": 0, "https-port": 0, "registration": 1, "cycle": 0.25, "command": 0.5}
     arguments = ["devserver", *(word for name, value in settings.items() for word in (f"--{name}", str(value)))]
     services.start("panda", "panda_airflow.cli", arguments, own_environment())
-    wait_until(variables.exists, "the embedded PanDA server", START_LIMIT, services.check)
+    services.wait(variables.exists, "the embedded PanDA server", START_LIMIT)
     words = (shlex.split(line)[-1] for line in variables.read_text().splitlines())
     panda = dict(word.split("=", 1) for word in words)
     story.say(f"embedded PanDA server at {panda['PANDA_URL_SSL']}")
@@ -84,9 +83,9 @@ def _start_airflow(services: Services, home: Path, dags: Path, panda: dict[str, 
     for name, arguments in parts.items():
         services.start(name, "airflow", [name, *arguments], environment)
     airflow = AirflowApi(f"http://127.0.0.1:{port}")
-    wait_until(airflow.is_ready, "Airflow's API server", START_LIMIT, services.check)
-    wait_until(lambda: airflow.was_parsed(DAG_ID, began), "Airflow to read the DAG", START_LIMIT, services.check)
-    wait_until(lambda: not airflow.unhealthy(), "all parts of Airflow", START_LIMIT, services.check)
+    services.wait(airflow.is_ready, "Airflow's API server", START_LIMIT)
+    services.wait(lambda: airflow.was_parsed(DAG_ID, began), "Airflow to read the DAG", START_LIMIT)
+    services.wait(lambda: not airflow.unhealthy(), "all parts of Airflow", START_LIMIT)
     story.say(f"Airflow at {airflow.url}")
     return airflow
 
@@ -97,7 +96,7 @@ def _migrate(services: Services, home: Path, environment: dict[str, str], story:
     if not done.exists():
         story.say("making Airflow's database")
         home.mkdir(parents=True, exist_ok=True)
-        services.finish(services.start("migrate", "airflow", ["db", "migrate"], environment))
+        services.finish(services.start("migrate", "airflow", ["db", "migrate"], environment), START_LIMIT)
         done.touch()
 
 
@@ -109,7 +108,7 @@ def _finish(services: Services, look: Callable[[], str]) -> str:
         states.append(look())
         return states[-1] in ("success", "failed")
 
-    wait_until(has_ended, "the DAG run to end", RUN_LIMIT, services.check)
+    services.wait(has_ended, "the DAG run to end", RUN_LIMIT)
     return states[-1]
 
 

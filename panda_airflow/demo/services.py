@@ -52,8 +52,9 @@ class Service:
         return self._process.poll()
 
     def tail(self) -> str:
-        """Return the last lines of the log."""
-        return tail(self.log)
+        """Return the last lines of the log, indented."""
+        lines = self.log.read_text(errors="replace").splitlines()[-TAIL:]
+        return "\n".join(f"    {line}" for line in [f"{self.log}:", *lines])
 
     def terminate(self) -> None:
         """Ask the process to end."""
@@ -102,18 +103,32 @@ class Services:
         self._running.append(service)
         return service
 
-    def finish(self, service: Service, timeout: float = 90.0) -> None:
+    def finish(self, service: Service, timeout: float) -> None:
         """Wait for a service that ends by itself.
 
-        :raises PandaError: it failed, or did not end in time.
+        :param timeout: seconds after which it is ended by force.
+        :raises PandaError: it failed, or did not end in time; with the end of its log.
         """
+        service.end(timeout)
         self._running.remove(service)
-        try:
-            wait_until(lambda: service.exit_code is not None, f"{service.name} to end", timeout)
-        finally:
-            service.end(0)
         if service.exit_code:
             raise PandaError(f"{service.name} failed:\n{service.tail()}")
+
+    def wait(self, ready: Callable[[], object], what: str, timeout: float) -> None:
+        """Wait for something that the services have to do.
+
+        :param ready: asked again and again.
+        :param what: is waited for, for the error.
+        :param timeout: seconds.
+        :raises PandaError: it did not happen in time, or a service ended; with the ends of the logs.
+        """
+        deadline = time.monotonic() + timeout
+        while not ready():
+            self.check()
+            if time.monotonic() > deadline:
+                logs = "\n".join(service.tail() for service in self._running)
+                raise PandaError(f"waited {timeout:g} s for {what}.\n{logs}")
+            time.sleep(0.25)
 
     def check(self) -> None:
         """Make sure that all still run.
@@ -123,31 +138,6 @@ class Services:
         for service in self._running:
             if service.exit_code is not None:
                 raise PandaError(f"{service.name} ended unexpectedly:\n{service.tail()}")
-
-
-def wait_until(
-    ready: Callable[[], object], what: str, timeout: float, check: Callable[[], None] = lambda: None
-) -> None:
-    """Wait for something.
-
-    :param ready: asked again and again.
-    :param what: is waited for, for the error.
-    :param timeout: seconds.
-    :param check: raises if waiting makes no sense any more.
-    :raises PandaError: it did not happen in time.
-    """
-    deadline = time.monotonic() + timeout
-    while not ready():
-        check()
-        if time.monotonic() > deadline:
-            raise PandaError(f"waited {timeout:g} s for {what}.")
-        time.sleep(0.1)
-
-
-def tail(log: Path) -> str:
-    """Return the last lines of a log, indented."""
-    lines = log.read_text(errors="replace").splitlines()[-TAIL:] if log.exists() else []
-    return "\n".join(f"    {line}" for line in [f"{log}:", *lines])
 
 
 def free_port() -> int:

@@ -48,7 +48,8 @@ class PandaSubmitTaskOperator(PandaTaskOperator):
         unless given; ``uniqueTaskName`` is always set.
     :param parent_tid: JediTaskID of the parent task.
     :param on_clear: what a clear by a person means: ``resubmit`` kills what still runs and submits anew,
-        ``continue`` does what a retry does.
+        ``continue`` does what a retry does; use it with ``cancel_on_kill=False``, since the clear of a step that
+        waits would otherwise kill the task.
 
     The other parameters are those of :class:`~panda_airflow.operators.base.PandaTaskOperator`.
     """

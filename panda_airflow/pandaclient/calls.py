@@ -81,7 +81,8 @@ def applied(function: Callable[[Any], Any], value: Any) -> Any:
     try:
         return function(value)
     except (ValueError, TypeError, LookupError, AttributeError, ImportError) as error:
-        raise UsageError(f"{getattr(function, '__name__', function)} cannot handle {value!r:.200}: {error}.") from error
+        name = getattr(function, "__name__", "the function")
+        raise UsageError(f"{name} cannot handle the {type(value).__name__}: {error}.") from error
 
 
 def tell(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Helpers of the reference: names, tokens and texts."""
+"""Functions of the reference that ask no PanDA method: names, tokens and texts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import json
 import logging
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
-from panda_airflow.client.errors import PandaError
+from panda_airflow.client.config import ClientConfig
+from panda_airflow.client.errors import AuthError, PandaError
 from panda_airflow.client.tokens import TokenDirectory
+from panda_airflow.pandaclient.calls import tell
+from panda_airflow.pandaclient.device import sign_in
 from panda_airflow.pandaclient.servers import config
 
 log = logging.getLogger(__name__)
@@ -82,8 +86,7 @@ def get_token_string(tmp_log: logging.Logger | None, verbose: bool) -> str | Non
     return None
 
 
-def _stored() -> TokenDirectory:
-    settings = config()
+def _stored(settings: ClientConfig) -> TokenDirectory:
     return TokenDirectory(
         settings.config_root or Path(),
         f"{settings.server}/auth/{settings.vo}_auth_config.json",
@@ -93,21 +96,30 @@ def _stored() -> TokenDirectory:
 
 
 def get_new_token(verbose: bool = False) -> str | None:
-    """Get a token: the one that the environment gives, else the stored one, refreshed.
+    """Get a token: the one that the environment gives, else the stored one refreshed, else by signing in.
+
+    Only at a terminal is somebody asked to sign in.
 
     :param verbose: tell where it comes from.
-    :return: nothing if there is none that can be refreshed; what to do is logged.
+    :return: nothing if there is none; what to do is logged.
     """
-    given = get_token_string(log, verbose)
-    if given:
-        return given
     try:
-        stored = _stored()
-        stored.renew()
-        return stored.token()
-    except PandaError as error:
+        given = get_token_string(log, verbose)
+        return given or _new(config())
+    except (PandaError, OSError) as error:
         log.error("%s", error)  # noqa: TRY400 - the error says it all
         return None
+
+
+def _new(settings: ClientConfig) -> str:
+    stored = _stored(settings)
+    try:
+        stored.renew()
+        return stored.token()
+    except AuthError:
+        if not sys.stdin.isatty():
+            raise
+        return sign_in(settings, stored.directory, tell)
 
 
 def get_user_name_from_token() -> tuple[str | None, list[str] | None, str | None]:
@@ -116,9 +128,9 @@ def get_user_name_from_token() -> tuple[str | None, list[str] | None, str | None
     :return: the name as the server writes it, groups, and the preferred user name; ``None`` each without a token.
     """
     try:
-        claims = _claims(get_token_string(None, verbose=False) or _stored().token())
+        claims = _claims(get_token_string(None, verbose=False) or _stored(config()).token())
         name = " ".join(part[:1].upper() + part[1:].lower() for part in str(claims["name"]).split())
-    except (PandaError, ValueError, LookupError, TypeError, binascii.Error):
+    except (PandaError, OSError, ValueError, LookupError, TypeError, binascii.Error):
         return None, None, None
     return name, claims.get("groups"), claims.get("preferred_username")
 

@@ -260,7 +260,7 @@ def test_a_worker_told_to_stop_kills_the_task_it_waits_for(panda: Panda, memory:
         except TaskAborted as aborted:
             ended.append(aborted)
 
-    worker = threading.Thread(target=work)
+    worker = threading.Thread(target=work, daemon=True)
     worker.start()
     wait_until(panda.submitted)
     [task_id] = panda.submitted()
@@ -298,7 +298,7 @@ def test_a_wait_outlives_server_and_database(tmp_path: Path, monkeypatch: pytest
     parameters = unnamed(task("sleep 1", max_attempt=3))
     with serve(tmp_path, monkeypatch) as panda:
         ports = {"http_port": urlsplit(panda.server.url).port, "https_port": urlsplit(panda.server.url_ssl).port}
-        worker = threading.Thread(target=lambda: results.append(submit(memory, parameters, wait=True)))
+        worker = threading.Thread(daemon=True, target=lambda: results.append(submit(memory, parameters, wait=True)))
         worker.start()
         wait_until(panda.submitted)
         panda.wait(panda.submitted()[0], ("running",))

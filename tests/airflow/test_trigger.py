@@ -18,6 +18,7 @@ from airflow.serialization.serialized_objects import BaseSerialization
 from airflow.triggers.base import BaseTrigger
 
 from panda_airflow.client import TaskFailed
+from panda_airflow.client.models import Mark
 from panda_airflow.client.waiting import WaitPlan
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.triggers import panda as triggers
@@ -79,6 +80,14 @@ def test_a_deferred_step_is_resumed_elsewhere(
     assert elsewhere.serialize() == trigger.serialize()
     result = step("true").execute_complete(memory(), event_of(elsewhere))
     assert ([result["task_id"]], result["status"]) == (panda.submitted(), "done")
+
+
+@pytest.mark.parametrize("travel", [by_sdk, by_core])
+def test_a_trigger_made_again_knows_what_the_first_knew(travel: Callable[[BaseTrigger], BaseTrigger]) -> None:
+    plan = WaitPlan(42, 1.5, deadline=99.5, statuses=("done", "finished"), mark=Mark(1, "2026-01-01T00:00:00"))
+    again = travel(PandaTaskTrigger("panda_other", plan.to_json(), cancel_on_kill=False))
+    assert isinstance(again, PandaTaskTrigger)
+    assert (again.panda_conn_id, again.plan, again.cancel_on_kill) == ("panda_other", plan, False)
 
 
 def test_a_failure_travels_with_all_its_words(panda: Panda, memory: Memory) -> None:

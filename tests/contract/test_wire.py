@@ -93,7 +93,7 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
 }
 """Arguments of the calls by function."""
 
-HELPERS: list[tuple[str, tuple[Any, ...]]] = [
+LOCAL: list[tuple[str, tuple[Any, ...]]] = [
     *(("getDN", (dn,)) for dn in ("/DC=ch/CN=jdoe/CN=12/CN=John Q. Doe 42", "/CN=jdoe/CN=proxy", "/CN=1/CN=x", "none")),
     *(("is_https", (url,)) for url in ("https://x", "http://x")),
     ("hide_sensitive_info", ('curl -H "Authorization: Bearer a.b.c" x',)),
@@ -198,7 +198,7 @@ def cases() -> list[Case]:
         answers = [*answers_to(function), REFUSED]
         made += [Case(function, samples[0], [answer]) for answer in answers]
         made += [Case(function, sample, [answer]) for sample in samples[1:] for answer in answers]
-    made += [Case(function, arguments, [REFUSED]) for function, arguments in HELPERS]
+    made += [Case(function, arguments, [REFUSED]) for function, arguments in LOCAL]
     made += [Case("putFile", ("sources.1.tar.gz",), [(200, TAKEN), (200, "the content")])]
     return [*made, Case("putFile", ("sources.1.tar.gz", False, True, True), [(200, FOUND)])]
 
@@ -248,18 +248,23 @@ TOKEN = jwt()
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """All differences, each with an example."""
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recorded, Recorded]:
+    """What panda-client and the drop-in did."""
     folder = tmp_path_factory.mktemp("wire")
-    theirs, ours = record("pandaclient", folder / "theirs"), record("panda_airflow.pandaclient", folder / "ours")
+    return record("pandaclient", folder / "theirs"), record("panda_airflow.pandaclient", folder / "ours")
+
+
+@pytest.fixture(scope="module")
+def found(recorded: tuple[Recorded, Recorded]) -> dict[str, str]:
+    """All differences, each with an example."""
+    theirs, ours = recorded
     differences: dict[str, str] = {}
     for number, case in enumerate(CASES):
-        sent = zip(theirs.requests[number], ours.requests[number], strict=False)
-        for their_request, our_request in sent:
+        sent = theirs.requests[number], ours.requests[number]
+        for their_request, our_request in zip(*sent, strict=False):
             for field in their_request.keys() | our_request.keys():
-                pair = their_request.get(field), our_request.get(field)
-                note(differences, f"{case.function}: {field}", *pair)
-        note(differences, f"{case.function}: requests", len(theirs.requests[number]), len(ours.requests[number]))
+                note(differences, f"{case.function}: {field}", their_request.get(field), our_request.get(field))
+        note(differences, f"{case.function}: requests", *map(len, sent))
         note(differences, f"{case.function}: result of {case.kind}", theirs.results[number], ours.results[number])
     return differences
 
@@ -291,3 +296,15 @@ def test_everything_in_the_table_is_a_difference(found: dict[str, str]) -> None:
 def test_every_function_that_asks_the_server_is_called() -> None:
     assert set(Client.__all__) > SAMPLES.keys()
     assert TABLE.keys() | {"putFile", "getFile", "requestEventPicking", "send_workflow_request"} == SAMPLES.keys()
+
+
+SEEN: dict[str, list[tuple[str, str]]] = json.loads((DATA / "pandaclient_results.json").read_text())
+"""What panda-client 2.2.0 returned from a real server, where that server's answer is among those replayed here."""
+
+
+@pytest.mark.parametrize("identity", SEEN)
+def test_the_drop_in_returns_what_panda_client_returned_from_a_real_server(
+    recorded: tuple[Recorded, Recorded], identity: str
+) -> None:
+    returned = {(case.function, result) for case, result in zip(CASES, recorded[1].results, strict=True)}
+    assert [item for item in SEEN[identity] if (item[0].partition("(")[0], item[1]) not in returned] == []

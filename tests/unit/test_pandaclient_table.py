@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import importlib
 import inspect
 import json
@@ -19,14 +20,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from panda_airflow.client.config import ClientConfig
 from panda_airflow.client.endpoint import REGISTRY, Endpoint
-from panda_airflow.client.errors import UsageError
+from panda_airflow.client.errors import ConfigError, UsageError
 from panda_airflow.client.jobs import FILE_ATTRIBUTES, JOB_ATTRIBUTES, dump_jobs
 from panda_airflow.pandaclient import Client, obsolete, servers
 from panda_airflow.pandaclient.calls import TABLE
 from panda_airflow.pandaclient.FileSpec import FileSpec
 from panda_airflow.pandaclient.JobSpec import JobSpec
-from tests.integration.rude_server import OK, Rude, reply, serve
+from tests.integration.rude_server import OK, Answer, Rude, reply, serve
 from tests.tokens import jwt
 
 Parameters = list[list[Any]]
@@ -81,8 +83,9 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(servers, "_switched", {})
+    made = servers._session
     yield
-    servers._session.cache_clear()
+    made.cache_clear()
 
 
 @pytest.fixture
@@ -144,6 +147,38 @@ class TestConfiguration:
         monkeypatch.setenv("PANDA_AUTH", "x509_no_grid")
         assert (Client.use_oidc(), Client.use_x509_no_grid()) == (False, True)
 
+    def test_verbose_shows_the_call_and_no_secret(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with serve(reply('{"success": true, "message": "OK", "data": null}')) as rude:
+            use(monkeypatch, rude)
+            assert Client.set_user_secret("K", "the value", verbose=True) == (0, (True, None))
+            assert capsys.readouterr().out == f"{rude.url} creds/set_user_secrets: success=True OK\n"
+            assert Client.set_user_secret("K", "the value") == (0, (True, None))
+            assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("oidc")
+def test_idds_arguments_and_results_go_through_the_functions_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(reply('[true, {"at": {"__datetime__": "2026-11-22T11:42:40"}}]')) as rude:
+        use(monkeypatch, rude)
+        result = Client.call_idds_command("submit", [{1}], {"x": 2}, dumper=str, loader=json.loads, manager=True)
+        (request,) = rude.requests
+    assert result == (0, [True, {"at": {"__datetime__": "2026-11-22T11:42:40"}}])
+    assert request.target == "/server/panda/relay_idds_command"
+    sent = {"command_name": "submit", "args": "[{1}]", "kwargs": "{'x': 2}", "manager": True}
+    assert json.loads(gzip.decompress(request.body)) == sent
+
+
+@pytest.mark.usefixtures("oidc")
+def test_a_workflow_can_be_sent_through_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    def session(settings: ClientConfig, process: int) -> None:
+        raise ConfigError(f"asked for {settings.server}")
+
+    monkeypatch.setattr(servers, "_session", session)
+    status, message = Client.send_workflow_request({}, relay_host="relay.example")
+    assert (status, message) == (255, "asked for https://relay.example:25443")
+
 
 @pytest.mark.usefixtures("oidc")
 class TestFailures:
@@ -193,7 +228,7 @@ class TestFailures:
         with serve(reply('[true, {"Status": "OK"}]')) as rude:
             use(monkeypatch, rude)
             status, message = Client.call_idds_command("ping", loader=int)
-            assert (status, message.startswith("int cannot handle '[true")) == (255, True)
+            assert (status, message.startswith("int cannot handle the str: invalid literal")) == (255, True)
 
 
 @pytest.mark.parametrize("name", OBSOLETE)
@@ -223,7 +258,7 @@ assert "airflow" not in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
-class TestHelpers:
+class TestSmallFunctions:
     """Names, tokens and texts."""
 
     @pytest.mark.parametrize(
@@ -266,9 +301,77 @@ class TestHelpers:
         monkeypatch.setenv("PANDA_AUTH_ID_TOKEN", f"x.{payload}.x")
         assert Client.get_user_name_from_token() == ("Bob Van Tester", ["wlcg"], "bob")
 
+    def test_a_token_file_that_is_not_there_is_no_token(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OIDC_AUTH_TOKEN_FILE", "nosuch")
+        assert Client.get_new_token() is None
+        assert Client.get_user_name_from_token() == (None, None, None)
+
     def test_a_stored_token_that_cannot_be_refreshed_is_none(self, caplog: pytest.LogCaptureFixture) -> None:
         assert Client.get_new_token() is None
         assert "holds no token" in caplog.text
+
+
+class TestSigningIn:
+    """The device flow, with a provider that plays its part."""
+
+    @pytest.fixture(autouse=True)
+    def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PANDA_AUTH", "oidc")
+        monkeypatch.setenv("PANDA_AUTH_VO", "wlcg")
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+
+    def provider(self, *polls: dict[str, str]) -> list[Answer]:
+        """What server and provider answer, one after the other; addresses are those of the provider itself."""
+        begun = {"device_code": "d", "verification_uri": "https://go", "user_code": "X", "interval": 0, "expires_in": 2}
+        endpoints = {"device_authorization_endpoint": "URL/device", "token_endpoint": "URL/token"}
+        bodies = [
+            {"client_id": "c", "client_secret": "s", "oidc_config_url": "URL/oidc", "jwt_profile": "wlcg"},
+            endpoints,
+            begun,
+            *polls,
+        ]
+        return [self.at_url(json.dumps(body)) for body in bodies]
+
+    def at_url(self, body: str) -> Answer:
+        return lambda: reply(body.replace("URL", self.rude.url))
+
+    def sign_in(self, monkeypatch: pytest.MonkeyPatch, *polls: dict[str, str]) -> str | None:
+        with serve(*self.provider(*polls)) as self.rude:
+            use(monkeypatch, self.rude)
+            return Client.get_new_token()
+
+    def test_a_person_signs_in_and_the_token_is_kept(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        token = jwt()
+        answers = [{"error": "authorization_pending"}, {"id_token": token, "refresh_token": "r"}]
+        assert self.sign_in(monkeypatch, *answers) == token
+        assert capsys.readouterr().out == "Please go to https://go with code X and sign in. Waiting ...\n"
+        assert (tmp_path / ".token").stat().st_mode & 0o777 == 0o600
+        assert json.loads((tmp_path / ".token").read_text()) == answers[1]
+        assert Client.get_user_name_from_token()[0] == "Bob Tester"
+        assert b"wlcg.groups" in self.rude.requests[2].body
+        sent = self.rude.requests[-1].body.decode()
+        assert "client_secret=s" in sent
+        assert "device_code=d" in sent
+
+    @pytest.mark.parametrize(
+        ("poll", "words"),
+        [("access_denied", "nobody may sign in"), ("authorization_pending", "nobody signed in in time")],
+    )
+    def test_nobody_signs_in(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, poll: str, words: str
+    ) -> None:
+        assert self.sign_in(monkeypatch, {"error": poll}) is None
+        assert words in caplog.text
+
+    def test_the_server_knows_no_provider(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with serve(reply("<html>404</html>", "404 Not Found")) as rude:
+            use(monkeypatch, rude)
+            assert Client.get_new_token() is None
+        assert "wlcg_auth_config.json does not say how to sign in. Check PANDA_AUTH_VO" in caplog.text
 
 
 VALUES = st.none() | st.integers() | st.text() | st.datetimes()
