@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench bench-smoke clean
 
 demo: .venv/with-demo
 	@$(BIN)/panda-airflow demo
@@ -14,6 +14,12 @@ lint: .venv/with-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: .venv/with-test
+	@$(BIN)/python -m tests.benchmarks.bench
+
+bench-smoke: .venv/with-test
+	@$(BIN)/python -m tests.benchmarks.bench --rounds 2 --calls 8
 
 clean:
 	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -139,15 +139,9 @@ def _welcome(server: DevServer) -> str:
 
 
 def _demo(options: argparse.Namespace) -> str:
-    """Run the demo; SIGTERM and a lost terminal end it as Ctrl-C does, with all that it started."""
     from panda_airflow.demo.runner import run_demo  # noqa: PLC0415 - needs what the other commands do not
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        return run_demo(options.root, options.dags)
-    except KeyboardInterrupt:
-        raise PandaError("the demo was interrupted; nothing that it started is left running.") from None
+    return run_demo(options.root, options.dags)
 
 
 def _token(options: argparse.Namespace) -> str:

@@ -250,7 +250,7 @@ def _from_environment(environ: Mapping[str, str], given: Mapping[str, Any]) -> d
 def _convert(cls: type[ClientConfig], name: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    item = next(item for item in fields(cls) if item.name == name)
+    item = cls.__dataclass_fields__[name]
     try:
         return item.metadata["read"](value)
     except ValueError as error:

@@ -46,8 +46,23 @@ def _warn_unverified(server: str) -> None:
     log.warning("PANDA_VERIFY_HOST is off: nobody checks that %s is the server it says it is", server)
 
 
+class _Session(requests.Session):
+    """Reads proxies from the environment once per machine; ``requests`` alone spends a fifth of a call on that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._settings: dict[Any, Any] = {}
+
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        machine = "/".join(url.split("/", 3)[:3])
+        key = machine, stream, verify, cert
+        if key not in self._settings:
+            self._settings[key] = super().merge_environment_settings(machine, proxies, stream, verify, cert)
+        return self._settings[key]
+
+
 def _new_session() -> requests.Session:
-    session = requests.Session()
+    session = _Session()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers.update({"Accept": "application/json", "User-Agent": "panda-airflow"})
     for scheme in ("https://", "http://"):

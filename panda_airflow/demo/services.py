@@ -74,7 +74,7 @@ class Service:
 
 
 class Services:
-    """The running services; a context manager that ends them all.
+    """The running services; a context manager that ends them all, whatever happens.
 
     :param logs: directory of the logs.
     """
@@ -82,20 +82,24 @@ class Services:
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._running: list[Service] = []
+        self._interrupted = False
 
     def __enter__(self) -> Self:
         self._logs.mkdir(parents=True, exist_ok=True)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A second Ctrl-C must not keep us from ending them all, which takes seconds.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
         for service in self._running:
             service.terminate()
         deadline = time.monotonic() + 8
         for service in self._running:
             service.end(deadline - time.monotonic())
+
+    def _interrupt(self, *_: object) -> None:
+        # An exception here could fall between the start of a process and its place in the list.
+        self._interrupted = True
 
     def start(self, name: str, module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Service:
         """Start one more."""
@@ -106,13 +110,12 @@ class Services:
     def finish(self, service: Service, timeout: float) -> None:
         """Wait for a service that ends by itself.
 
-        :param timeout: seconds after which it is ended by force.
+        :param timeout: seconds.
         :raises PandaError: it failed, or did not end in time; with the end of its log.
         """
-        service.end(timeout)
+        self.wait(lambda: service.exit_code is not None, f"{service.name} to end", timeout)
+        self.check()
         self._running.remove(service)
-        if service.exit_code:
-            raise PandaError(f"{service.name} failed:\n{service.tail()}")
 
     def wait(self, ready: Callable[[], object], what: str, timeout: float) -> None:
         """Wait for something that the services have to do.
@@ -120,7 +123,7 @@ class Services:
         :param ready: asked again and again.
         :param what: is waited for, for the error.
         :param timeout: seconds.
-        :raises PandaError: it did not happen in time, or a service ended; with the ends of the logs.
+        :raises PandaError: it did not happen in time, or a service failed, with the ends of the logs; or interrupted.
         """
         deadline = time.monotonic() + timeout
         while not ready():
@@ -131,13 +134,15 @@ class Services:
             time.sleep(0.25)
 
     def check(self) -> None:
-        """Make sure that all still run.
+        """Make sure that it makes sense to go on.
 
-        :raises PandaError: one ended, with the end of its log.
+        :raises PandaError: somebody interrupted the demo, or a service failed, with the end of its log.
         """
+        if self._interrupted:
+            raise PandaError("the demo was interrupted; nothing that it started is left running.")
         for service in self._running:
-            if service.exit_code is not None:
-                raise PandaError(f"{service.name} ended unexpectedly:\n{service.tail()}")
+            if service.exit_code:
+                raise PandaError(f"{service.name} failed with exit code {service.exit_code}:\n{service.tail()}")
 
 
 def free_port() -> int:

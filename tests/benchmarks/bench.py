@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -87,7 +88,7 @@ def line(process: Program, told: str = "") -> str:
         process.stdin.flush()
     heard = process.stdout.readline()
     if not heard:
-        raise RuntimeError(f"{process.args} ended early")
+        raise RuntimeError(f"a program ended early: {process.args!r}")
     return heard
 
 
@@ -106,7 +107,7 @@ def environment(root: Path, port: int) -> dict[str, str]:
 
 
 def race(env: dict[str, str], rounds: int, calls: int) -> Rounds:
-    """Let the contenders take turns, after some calls each to warm up.
+    """Let the contenders take turns there and back, after some calls each to warm up.
 
     :param calls: per contender and turn.
     """
@@ -114,9 +115,10 @@ def race(env: dict[str, str], rounds: int, calls: int) -> Rounds:
         contenders = {way: running.enter_context(program("contender", way, env=env)) for way in WAYS}
         for process in contenders.values():
             line(process, "5")
+        there = list(contenders.items())
         return [
-            {way: median(json.loads(line(process, str(calls)))) for way, process in contenders.items()}
-            for _ in range(rounds)
+            {way: median(json.loads(line(process, str(calls)))) for way, process in order}
+            for order in islice(cycle([there, there[::-1]]), rounds)
         ]
 
 
@@ -184,7 +186,7 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(description="Measure what a call costs in this client and in others.")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each contender (default: %(default)s)")
-    parser.add_argument("--calls", type=int, default=40, help="calls per turn (default: %(default)s)")
+    parser.add_argument("--calls", type=int, default=60, help="calls per turn on loopback (default: %(default)s)")
     parser.add_argument("--check", action="store_true", help="fail if a figure is missed by more than 10 %%")
     options = parser.parse_args()
     with TemporaryDirectory() as root:

@@ -25,9 +25,7 @@ async def serve(port: int, round_trip: float) -> None:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(round_trip)
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(
-            carry(reader, there_writer, round_trip / 2), carry(there_reader, writer, round_trip / 2)
-        )
+        await asyncio.gather(carry(reader, there_writer, round_trip / 2), carry(there_reader, writer, round_trip / 2))
 
     async with await asyncio.start_server(connected, "127.0.0.1", 0) as server:
         sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")

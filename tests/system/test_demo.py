@@ -81,7 +81,8 @@ def test_a_demo_interrupted_by_an_impatient_user_leaves_no_process(
     time.sleep(0.3)
     demo.send_signal(number)
     told, _ = demo.communicate(timeout=30)
-    assert demo.returncode == 1
+    # A signal that comes while Python itself shuts down ends it in its own way.
+    assert demo.returncode in (1, -number)
     assert "interrupted" in told
     assert left_behind(root) == []
 

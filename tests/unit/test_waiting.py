@@ -282,6 +282,25 @@ def test_a_plan_survives_the_database(plan: WaitPlan) -> None:
     assert WaitPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
+@pytest.mark.parametrize("status", sorted(FINAL_STATUSES))
+def test_the_final_status_of_before_a_command_is_not_believed_while_jedi_may_still_act(status: str) -> None:
+    info = TaskInfo(TASK_ID, status=status, state_change_time=datetime(2026, 1, 1))  # noqa: DTZ001 - naive UTC
+    plan = WaitPlan(TASK_ID, SINCE, statuses=("done", "finished"), patience=100, mark=Mark.of(info))
+    assert Watch(plan).judge(info, SINCE + 99) is None
+    assert Watch(plan).judge(replace(info, attempt_nr=1), SINCE + 99)
+    assert Watch(plan).judge(info, SINCE + 100)
+
+
+def test_not_found_means_not_yet_only_until_the_task_was_seen() -> None:
+    unseen, seen = Watch(WaitPlan(TASK_ID, SINCE, outage=0)), Watch(WaitPlan(TASK_ID, SINCE, outage=0))
+    seen.judge(TaskInfo(TASK_ID, status="running"), SINCE)
+    for _ in range(3):
+        assert unseen.judge(errors.NotFound("no"), SINCE) is None
+        event = seen.judge(errors.NotFound("no"), SINCE)
+    assert event
+    assert event["kind"] == "outage"
+
+
 def test_an_unknown_status_waits_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     plan = WaitPlan(TASK_ID, SINCE)
     assert run_drive(plan, World([(TaskInfo(TASK_ID, status="sublimating"), 0)])) is None
