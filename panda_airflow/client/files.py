@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -67,7 +67,7 @@ class Partial:
 
     def __init__(self, file: Path, progress: Progress | None = None) -> None:
         self._file = file
-        self._temporary = file.with_name(f".{file.name[:100]}.{uuid.uuid4().hex}")
+        self._temporary = file.with_name(f".{file.name[:100]}.{secrets.token_hex(16)}")
         self._progress = progress
         self._version = ""
         self._size = 0

@@ -30,6 +30,7 @@ def command_task(
 
     :param name: task name and stem of the dataset names, such as ``user.alice.higgs.20260101``.
     :param command: shell command; ``%RNDM:0`` in it becomes the number of the job, counted from 1, as JEDI counts.
+        A Jinja expression, ``{{ ds }}``, is rendered by the step that submits.
     :param vo: virtual organisation.
     :param jobs: how many jobs run it.
     :param outputs: files that each job leaves in its directory, each gathered in its own dataset.
@@ -77,10 +78,18 @@ def _payload(command: str) -> list[dict[str, Json]]:
     """Quote the command for the job, with JEDI's sequence number in place of ``%RNDM:<offset>``."""
     number = {"type": "template", "param_type": "pseudo_input", "dataset": "seq_number", "value": "${SEQNUMBER}"}
     text, *numbered = re.split(r"%RNDM:(\d+)", command)
-    arguments = [_constant(quote(text), padding=False)]
+    arguments = [_constant(_quoted(text), padding=False)]
     for offset, text in zip(numbered[::2], numbered[1::2], strict=True):
-        arguments += [number | {"offset": int(offset), "padding": False}, _constant(quote(text), padding=False)]
+        arguments += [number | {"offset": int(offset), "padding": False}, _constant(_quoted(text), padding=False)]
     return arguments
+
+
+def _quoted(text: str) -> str:
+    """Quote text for a URL; a Jinja expression in it stays one, and what it yields is quoted when it is rendered."""
+    parts = re.split(r"\{\{(.*?)\}\}", text, flags=re.DOTALL)
+    parts[::2] = map(quote, parts[::2])
+    parts[1::2] = (f"{{{{ ({expression}) | string | urlencode }}}}" for expression in parts[1::2])
+    return "".join(parts)
 
 
 def _hidden_output(dataset: str, lfn: str) -> dict[str, Json]:

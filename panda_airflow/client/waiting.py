@@ -1,19 +1,19 @@
 """Waiting for a task, as pure decisions: no I/O and no clock of its own.
 
 :class:`Watch` judges one look at a task after another and says whether the wait is over. :func:`wait_flow` strings
-the looks together as a generator that yields what it wants done (:class:`Step`) and returns one JSON event;
-:func:`drive` and :func:`adrive` are its two drivers. :func:`conclude` is the only place that turns an event into a
-result or an exception. An operator, a sensor's poke and a trigger therefore cannot disagree.
+the looks together as a generator that yields what it wants done and returns one JSON event; the drivers are in
+:mod:`panda_airflow.client.driver`. :func:`conclude` is the only place that turns an event into a result or an
+exception. An operator, a sensor's poke and a trigger therefore cannot disagree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from typing import Any, Literal, NotRequired, Protocol, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from panda_airflow.client import errors
+from panda_airflow.client.driver import Answer, Failures, Step, clock, is_permanent, pause
 from panda_airflow.client.models import JobInfo, Mark, TaskInfo
 from panda_airflow.client.report import job_errors
 from panda_airflow.client.status import Outcome, classify, is_known
@@ -59,6 +59,10 @@ class WaitPlan:
         mark = Mark(**value["mark"]) if value["mark"] else None
         return cls(**(value | {"statuses": tuple(value["statuses"]), "mark": mark}))
 
+    def flow(self) -> Generator[Step, Answer, WaitEvent]:
+        """Begin the wait, for one of the drivers."""
+        return wait_flow(self)
+
 
 class WaitEvent(TypedDict):
     """How a wait ended.
@@ -76,38 +80,6 @@ class WaitEvent(TypedDict):
     note: NotRequired[str]
 
 
-@dataclass(frozen=True)
-class Step:
-    """What a wait wants done next.
-
-    :param delay: seconds to pause first.
-    :param cancel: kill the task; otherwise look at it.
-    :param note: what to log before the pause.
-    :param warn: whether the note is a warning.
-    """
-
-    delay: float = 0.0
-    cancel: bool = False
-    note: str = ""
-    warn: bool = False
-
-
-class Log(Protocol):
-    """Where a wait reports: a standard logger, or the one that Airflow gives its tasks."""
-
-    def info(self, event: str, *args: Any) -> Any:
-        """Report progress."""
-
-    def warning(self, event: str, *args: Any) -> Any:
-        """Report trouble."""
-
-
-Answer = tuple[object, float]
-"""What a step gave (a task, an error, or whatever a kill answers) and when, in epoch seconds."""
-
-_PERMANENT = (errors.UsageError, errors.ConfigError, errors.CredentialMissing, errors.InvalidArgument)
-
-
 class Watch:
     """Judges looks at one task, each with the time it was made.
 
@@ -122,14 +94,13 @@ class Watch:
     ) -> None:
         self.plan = plan
         self.status = status
-        self.failing_since = failing_since
-        self.failures = failures
+        self.failures = Failures(failing_since, failures)
         self.note = ""
         self.warn = False
 
     def memory(self) -> dict[str, Any]:
         """Tell in JSON primitives what a successor needs as its keyword arguments."""
-        return {"status": self.status, "failing_since": self.failing_since, "failures": self.failures}
+        return {"status": self.status, "failing_since": self.failures.since, "failures": self.failures.number}
 
     def judge(self, seen: object, now: float) -> WaitEvent | None:
         """Say how the wait ended, or None if it goes on; ``note`` and ``warn`` then hold what to log."""
@@ -140,21 +111,16 @@ class Watch:
         else:
             raise TypeError(f"a look gave neither a task nor an error: {seen!r}")
         if event is None and self.plan.deadline is not None and now >= self.plan.deadline:
-            return self._event("timeout", note=f"The deadline was {_clock(self.plan.deadline)}.")
+            return self._event("timeout", note=f"The deadline was {clock(self.plan.deadline)}.")
         return event
 
     def delay(self, now: float) -> float:
-        """Seconds until the next look: a tenth of the time waited, within the plan's bounds and its deadline.
-
-        Up to a tenth more, by task, keeps waits that began together from looking together.
-        """
+        """Seconds until the next look; see :func:`pause`."""
         plan = self.plan
-        pause = min(max(plan.poll_interval, (now - plan.since) / 10), max(plan.poll_interval, plan.max_poll_interval))
-        pause *= 1 + plan.task_id % 100 / 1000
-        return pause if plan.deadline is None else max(0.0, min(pause, plan.deadline - now))
+        return pause(now, plan.since, plan.poll_interval, plan.max_poll_interval, plan.deadline, plan.task_id)
 
     def _judge_state(self, info: TaskInfo, now: float) -> WaitEvent | None:
-        self.failures, self.failing_since = 0, None
+        self.failures.forget()
         self.status = info.status
         stale = self._is_stale(info, now)
         accepted = info.status in self.plan.statuses and not stale
@@ -174,22 +140,18 @@ class Watch:
         if isinstance(error, errors.NotFound) and not self.status and now < plan.since + plan.patience:
             self.note, self.warn = f"PanDA task {plan.task_id} is not registered yet.", False
             return None
-        if self._is_permanent(error):
+        if is_permanent(error, seen=bool(self.status)):
             return self._event("error", note=str(error))
-        self.failures += 1
-        self.failing_since = now if self.failing_since is None else self.failing_since
+        over = self.failures.are_too_many(now, plan.outage)
         self.note, self.warn = (
-            f"Look {self.failures} at PanDA task {plan.task_id} failed in a row: {error}",
+            f"Look {self.failures.number} at PanDA task {plan.task_id} failed in a row: {error}",
             True,
         )
-        if self.failures < 3 or now < self.failing_since + plan.outage:  # noqa: PLR2004 - documented in WaitPlan
-            return None
-        return self._event("outage", note=f"No look succeeded since {_clock(self.failing_since)}: {error}")
-
-    def _is_permanent(self, error: errors.PandaError) -> bool:
-        """Whether looking again is useless; a page that is not PanDA's is maintenance once PanDA has answered."""
-        is_strange_page = isinstance(error, errors.ConfigError) and bool(error.endpoint)
-        return isinstance(error, _PERMANENT) and not (is_strange_page and self.status)
+        return (
+            self._event("outage", note=f"No look succeeded since {clock(self.failures.since)}: {error}")
+            if over
+            else None
+        )
 
     def _ended(self, kind: Literal["ended", "failed"], info: TaskInfo) -> WaitEvent:
         files = {"total": info.n_files, "finished": info.n_files_finished, "failed": info.n_files_failed}
@@ -214,72 +176,6 @@ def wait_flow(plan: WaitPlan) -> Generator[Step, Answer, WaitEvent]:
     failed = isinstance(answer, errors.PandaError)
     fate = f"Killing the PanDA task failed: {answer}" if failed else "The PanDA task was told to stop."
     return {**event, "note": f"{event.get('note')} {fate}"}
-
-
-class _Wait:
-    """A wait in progress: ``step`` is what to do next, ``event`` how it ended."""
-
-    def __init__(self, plan: WaitPlan, log: Log) -> None:
-        self._flow = wait_flow(plan)
-        self._log = log
-        self.step = next(self._flow)
-        self.event: WaitEvent | None = None
-
-    def answer(self, answer: object, now: float) -> None:
-        try:
-            self.step = self._flow.send((answer, now))
-        except StopIteration as end:
-            self.event = end.value
-            return
-        if self.step.note:
-            say = self._log.warning if self.step.warn else self._log.info
-            say("%s%s", self.step.note, f" Next look in {self.step.delay:.0f} s." if self.step.delay else "")
-
-
-def drive(
-    plan: WaitPlan,
-    look: Callable[[], TaskInfo],
-    kill: Callable[[], object],
-    *,
-    sleep: Callable[[float], None],
-    clock: Callable[[], float],
-    log: Log,
-) -> WaitEvent:
-    """Run a wait in this thread.
-
-    :param look: reads the task, or raises ``PandaError``.
-    :param kill: kills the task, or raises ``PandaError``.
-    """
-    wait = _Wait(plan, log)
-    while wait.event is None:
-        sleep(wait.step.delay)
-        try:
-            answer: object = kill() if wait.step.cancel else look()
-        except errors.PandaError as error:
-            answer = error
-        wait.answer(answer, clock())
-    return wait.event
-
-
-async def adrive(
-    plan: WaitPlan,
-    look: Callable[[], Awaitable[TaskInfo]],
-    kill: Callable[[], Awaitable[object]],
-    *,
-    sleep: Callable[[float], Awaitable[None]],
-    clock: Callable[[], float],
-    log: Log,
-) -> WaitEvent:
-    """Run a wait in an event loop; see :func:`drive`."""
-    wait = _Wait(plan, log)
-    while wait.event is None:
-        await sleep(wait.step.delay)
-        try:
-            answer: object = await (kill() if wait.step.cancel else look())
-        except errors.PandaError as error:
-            answer = error
-        wait.answer(answer, clock())
-    return wait.event
 
 
 def conclude(event: object, jobs: Sequence[JobInfo] = (), monitor_url: str = "") -> WaitEvent:
@@ -348,7 +244,3 @@ def _progress(task_id: int, info: TaskInfo, *, stale: bool) -> str:
     failed = f", {info.n_files_failed} failed" if info.n_files_failed else ""
     wait = "; the command has yet to be executed" if stale else ""
     return f"PanDA task {task_id} is {info.status}{files}{failed}{wait}."
-
-
-def _clock(epoch: float) -> str:
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import uuid
+import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class Multipart:
     """
 
     def __init__(self, name: str, file: Path, progress: Progress | None = None) -> None:
-        self._boundary = uuid.uuid4().hex
+        self._boundary = secrets.token_hex(16)
         self._file = file
         self._progress = progress
         shown = file.name.replace("\\", "\\\\").replace('"', '\\"')

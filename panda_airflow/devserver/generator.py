@@ -136,8 +136,7 @@ def _numbers(backend: Backend, parameters: dict[str, Json], position: int) -> di
     per_job = int(parameters.get("nEventsPerJob") or 1)
     numbers = {
         "SURL": parameters.get("sourceURL") or backend.base_url,
-        # Nothing is built here: the sources take the place of the library that a build job makes of them.
-        "LIB": (parameters.get("buildSpec") or {}).get("archiveName", ""),
+        "LIB": _library(parameters.get("buildSpec") or {}),
         "MAXEVENTS": per_job,
         "SKIPEVENTS": position * per_job,
     }
@@ -146,6 +145,12 @@ def _numbers(backend: Backend, parameters: dict[str, Json], position: int) -> di
         items = [item for item in parameters["jobParameters"] if f"${{{name}}}" in str(item.get("value"))]
         numbers[name] = value + int((items[0].get("offset") or 0) if items else 0)
     return numbers
+
+
+def _library(build: dict[str, Json]) -> str:
+    """Name the library: the sources take its place, and every job builds them anew; a real task has a build job."""
+    command = re.search(r'--bexec "[^"]*"', str(build.get("jobParameters", "")))
+    return f"{build.get('archiveName', '')} {command[0] if command else ''}".strip()
 
 
 def _job_row(

@@ -2,6 +2,7 @@
 
 ``prun`` and its likes describe a job as
 ``-j "" --sourceURL URL -r RUNDIR -a SANDBOX -o "{'local': 'LFN'}" -i "['LFN', ...]" -p "URL-quoted command"``.
+Here ``--bexec "URL-quoted command"`` may follow, a command of ``buildGen``: what to do before, in the same directory.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import shlex
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-_OPTIONS = frozenset({"-p", "-r", "-a", "-l", "-o", "-i", "-j"})
+_OPTIONS = frozenset({"-p", "-r", "-a", "-l", "-o", "-i", "-j", "--bexec"})
 """Options with a value; ``-j`` is read only so that its value is not taken for another."""
 
 
@@ -54,6 +55,8 @@ def read_payload(parameters: str) -> Payload:
     if "-p" not in options or not isinstance(inputs, list) or not isinstance(outputs, dict):
         raise BadParameters(f"the job parameters {parameters!r} lack -p, or -i and -o are no list and map")
     command = _with_inputs(unquote(options["-p"]), inputs)
+    if build := unquote(options.get("--bexec", "")):
+        command = f"(\n{build}\n) || exit\n{command}"
     sandbox = options.get("-a") or options.get("-l", "")
     return Payload(command, options.get("-r", "."), sandbox, tuple(map(str, inputs)), outputs)
 

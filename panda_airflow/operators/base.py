@@ -6,18 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
-from functools import cached_property
 from typing import Any
 
-from airflow.sdk import BaseOperator
 from airflow.sdk.configuration import conf
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from panda_airflow.client import PandaClient
+from panda_airflow.client.driver import drive
 from panda_airflow.client.models import Mark, TaskInfo
-from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan, drive, read_event
-from panda_airflow.hooks.panda import PandaHook
+from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan, read_event
 from panda_airflow.hooks.result import TaskResult, settle
+from panda_airflow.hooks.step import PandaStep
 from panda_airflow.links.panda import PandaTaskLink
 from panda_airflow.triggers.panda import PandaTaskTrigger
 
@@ -46,7 +45,7 @@ class Memory:
         self._store.set(self._key, value, retention=NEVER_EXPIRE)
 
 
-class PandaTaskOperator(BaseOperator):
+class PandaTaskOperator(PandaStep):
     """Base of the steps that own a PanDA task.
 
     :param panda_conn_id: Airflow connection of type ``panda``.
@@ -66,7 +65,6 @@ class PandaTaskOperator(BaseOperator):
     def __init__(
         self,
         *,
-        panda_conn_id: str = PandaHook.default_conn_name,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         accept: Sequence[str] = ("done",),
@@ -78,7 +76,6 @@ class PandaTaskOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.panda_conn_id = panda_conn_id
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
         self.accept = tuple(accept)
@@ -89,16 +86,6 @@ class PandaTaskOperator(BaseOperator):
         self.cancel_on_timeout = cancel_on_timeout
         self.monitor_url = ""
         self._running_task: int | None = None
-
-    @cached_property
-    def hook(self) -> PandaHook:
-        """The hook, made once per try."""
-        return PandaHook(self.panda_conn_id)
-
-    @property
-    def client(self) -> PandaClient:
-        """The client behind the hook."""
-        return self.hook.client
 
     def look(self, jedi_task_id: int) -> TaskInfo:
         """Read the state of a task."""

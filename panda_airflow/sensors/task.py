@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import cached_property
 from typing import Any, NoReturn
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
@@ -14,15 +13,15 @@ from airflow.sdk.exceptions import AirflowSensorTimeout
 
 from panda_airflow.client import PandaError, WaitTimeout
 from panda_airflow.client.waiting import WaitPlan, Watch
-from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.hooks.result import TaskResult, settle
+from panda_airflow.hooks.step import PandaStep
 from panda_airflow.links.panda import PandaTaskLink
 from panda_airflow.triggers.panda import PandaTaskTrigger
 
 Context = Any
 
 
-class PandaWaitTaskStatusSensor(BaseSensorOperator):
+class PandaWaitTaskStatusSensor(PandaStep, BaseSensorOperator):
     """Wait until a PanDA task has one of the given statuses.
 
     A final status that is not among them fails the sensor at once. The result is that of an operator which
@@ -48,7 +47,6 @@ class PandaWaitTaskStatusSensor(BaseSensorOperator):
         *,
         jedi_task_id: int | str,
         statuses: Sequence[str] = ("done",),
-        panda_conn_id: str = PandaHook.default_conn_name,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         outage: float = 6 * 3600.0,
         cancel_on_kill: bool = False,
@@ -58,17 +56,11 @@ class PandaWaitTaskStatusSensor(BaseSensorOperator):
         super().__init__(**kwargs)
         self.jedi_task_id = jedi_task_id
         self.statuses = tuple(statuses)
-        self.panda_conn_id = panda_conn_id
         self.deferrable = deferrable
         self.outage = outage
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
         self.monitor_url = ""
-
-    @cached_property
-    def hook(self) -> PandaHook:
-        """The hook, made once per try."""
-        return PandaHook(self.panda_conn_id)
 
     def execute(self, context: Context) -> Any:
         """Wait in the triggerer, or by poking as any sensor does."""

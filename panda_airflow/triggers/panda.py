@@ -11,8 +11,9 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from panda_airflow.client import NotFound, PandaClient, PandaError, PermissionDenied
+from panda_airflow.client.driver import adrive
 from panda_airflow.client.models import TaskInfo
-from panda_airflow.client.waiting import WaitPlan, adrive
+from panda_airflow.client.waiting import WaitPlan
 from panda_airflow.hooks.panda import PandaHook
 
 KILL_RETRY_INTERVAL = 15.0

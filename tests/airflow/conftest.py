@@ -184,12 +184,13 @@ def fails_once(directory: Path) -> str:
 
 @dataclass
 class Run:
-    """A finished DAG run: states, results and last exceptions by task."""
+    """A finished DAG run: states, results, last exceptions, links and numbers of tries by task."""
 
     states: dict[str, str]
     results: dict[str, Any]
     errors: dict[str, BaseException]
     links: dict[str, Any]
+    tries: dict[str, int]
 
 
 @pytest.fixture(scope="session")

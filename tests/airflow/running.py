@@ -28,6 +28,7 @@ def play(dag: DAG) -> Run:
         {name: ti.xcom_pull(task_ids=name) for name, ti in instances.items()},
         errors,
         {name: ti.xcom_pull(task_ids=name, key="_link_PandaTaskLink") for name, ti in instances.items()},
+        {name: ti.try_number for name, ti in instances.items()},
     )
 
 

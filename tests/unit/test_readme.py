@@ -2,48 +2,206 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from html import escape
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import get_args
 
-from panda_airflow import client
+import pytest
+
+from panda_airflow import client, operators, sensors
 from panda_airflow.client import ClientConfig, PandaError
+from panda_airflow.client.endpoint import REGISTRY
 from panda_airflow.devserver.faults import Kind
+from panda_airflow.devserver.server import DevServer
+from panda_airflow.hooks.panda import PandaHook
+from panda_airflow.hooks.step import PandaStep
+from panda_airflow.operators.base import PandaTaskOperator
+from panda_airflow.pandaclient import Client, obsolete
+from panda_airflow.pandaclient.calls import TABLE
+from tests.contract.test_wire import DIFFERENCES
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 
+TYPED = {
+    "call_idds_command": "idds.call",
+    "call_idds_user_workflow_command": "idds.command",
+    "getFile": "download",
+    "putFile": "put_file",
+    "requestEventPicking": "file_server.upload_event_picking_request",
+    "send_workflow_request": "file_server.upload_workflow_request",
+}
+"""Methods of the typed client that do the work of a function of the reference, where its row does not say."""
+
+STEPS = {
+    "finishTask": "PandaFinishTaskOperator",
+    "getTaskStatus": "PandaWaitTaskStatusSensor",
+    "increase_attempt_nr": "PandaIncreaseAttemptsOperator",
+    "insertTaskParams": "PandaSubmitTaskOperator",
+    "killTask": "PandaKillTaskOperator",
+    "pauseTask": "PandaPauseTaskOperator",
+    "reactivateTask": "PandaReactivateTaskOperator",
+    "reload_input": "PandaReloadInputOperator",
+    "resumeTask": "PandaResumeTaskOperator",
+    "retryTask": "PandaRetryTaskOperator",
+}
+"""Steps of a DAG by the function of the reference that they stand for."""
+
+WITHOUT_FUNCTION: set[str] = set()
+"""Steps that stand for no function of the reference."""
+
+
+def table(*rows: tuple[str, ...]) -> str:
+    """Write a table, its head first."""
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([head, f"|{' --- |' * len(rows[0])}", *body])
+
+
+def code(*names: str) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
 
 def settings() -> str:
     """The table of settings, from the metadata of the configuration's fields."""
-    rows = ["| setting | environment | meaning |", "| --- | --- | --- |"]
+    rows = [("setting", "environment", "meaning")]
     for item in fields(ClientConfig):
-        variables = ", ".join(f"`{name}`" for name in item.metadata["env"])
         default = "" if item.default in (None, "") else f" Default: `{item.default}`."
-        rows.append(f"| `{item.name}` | {variables} | {escape(item.metadata['help'], quote=False)}{default} |")
-    return "\n".join(rows)
+        meaning = f"{escape(item.metadata['help'], quote=False)}{default}"
+        rows.append((code(item.name), code(*item.metadata["env"]), meaning))
+    return table(*rows)
 
 
 def first_dag() -> str:
     """The simplest example, without what only tools want to see."""
     text = (ROOT / "dags_examples" / "hello_panda.py").read_text()
-    code = text[text.index("from airflow") :].replace(" -> None", "").rstrip()
-    return f"```python\n{code}\n```"
+    example = text[text.index("from airflow") :].replace(" -> None", "").rstrip()
+    return f"```python\n{example}\n```"
+
+
+def steps() -> list[type[PandaStep]]:
+    """Every operator and sensor from which no other is made; those for tasks first."""
+    found: list[type[PandaStep]] = []
+    for room in (operators, sensors):
+        names = sorted((item.name for item in iter_modules(room.__path__)), key=lambda name: (name != "task", name))
+        for module in (import_module(f"{room.__name__}.{name}") for name in names):
+            classes = (item for item in vars(module).values() if inspect.isclass(item) and issubclass(item, PandaStep))
+            found += [item for item in classes if item.__module__ == module.__name__]
+    return [step for step in found if not any(step in other.__mro__[1:] for other in found)]
+
+
+def own_parameters(step: type) -> Iterator[str]:
+    """The parameters of a step that are this library's; where it is one, without those of every task operator."""
+    common = set(named(PandaTaskOperator)) if issubclass(step, PandaTaskOperator) else set()
+    return (name for name in named(step) if name not in common | {"panda_conn_id"})
+
+
+def named(step: type) -> list[str]:
+    """The parameters that a step and the steps that it is made from name, its own first."""
+    found: dict[str, None] = {}
+    for cls in step.__mro__:
+        if cls.__module__.startswith("panda_airflow") and "__init__" in vars(cls):
+            parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+            found |= dict.fromkeys(item.name for item in parameters if item.kind is not item.VAR_KEYWORD)
+    return list(found)
+
+
+def step_table() -> str:
+    """What each step does, by the first sentence of its description."""
+    rows = [("step", "what it does", "its parameters")]
+    for step in steps():
+        place = f"{step.__module__.removeprefix('panda_airflow.')}.{step.__name__}"
+        does = (inspect.getdoc(step) or "").split("\n\n")[0].replace("\n", " ").replace("``", "`")
+        rows.append((code(place), does, code(*own_parameters(step))))
+    return table(*rows)
+
+
+def functions() -> list[str]:
+    return [name for name in Client.__all__ if inspect.isfunction(getattr(Client, name))]
+
+
+def typed(function: str) -> str:
+    """The method of the typed client that does the work of a function, empty if there is none."""
+    row = TABLE.get(getattr(Client, function).__name__)
+    return TYPED.get(function) or (row.path.replace("/", ".") if row and row.path in REGISTRY else "")
+
+
+def reference() -> str:
+    """From the functions of the reference to methods and steps."""
+    rows = [("function of the reference", "method of the client", "step of a DAG")]
+    for name in functions():
+        if method := typed(name):
+            rows.append((code(name), code(method), code(*filter(None, [STEPS.get(name)]))))
+    gone = [name for name in functions() if getattr(Client, name).__module__ == obsolete.__name__]
+    local = [name for name in functions() if not typed(name) and name not in gone and name not in TABLE]
+    unserved = [name for name in TABLE if not typed(name)]
+    return "\n".join(
+        [
+            f"<details><summary>All {len(functions())} functions</summary>\n",
+            table(*rows),
+            f"\nThese ask no server: {code(*local)}.\n",
+            f"These exist, warn once that they are obsolete, and return their failure: {code(*gone)}.\n",
+            f"PanDA servers up to 1.0.4 do not have the method of {code(*unserved)}.\n",
+            "</details>",
+        ]
+    )
+
+
+def methods() -> str:
+    """All methods of the client by module."""
+    rows = [("module", "methods")]
+    for module in dict.fromkeys(path.split("/")[0] for path in REGISTRY):
+        rows.append((code(module), code(*(path.split("/")[1] for path in REGISTRY if path.startswith(f"{module}/")))))
+    return f"<details><summary>All {len(REGISTRY)} methods</summary>\n\n{table(*rows)}\n\n</details>"
+
+
+def differences() -> str:
+    """What the tests know to be different from panda-client, by reason."""
+    by_reason: dict[str, list[tuple[str, str]]] = {}
+    for key, reason in DIFFERENCES.items():
+        function, _, field = key.partition(": ")
+        last = next(reversed(by_reason), "")
+        by_reason.setdefault(last if reason == "the same" else reason, []).append((function, field))
+    rows = [("function", "what is different", "why")]
+    for reason, found in by_reason.items():
+        names = dict.fromkeys("all" if function == "*" else code(function) for function, _ in found)
+        what = dict.fromkeys("everything" if field == "*" else field for _, field in found)
+        rows.append((", ".join(names), ", ".join(what), reason))
+    return table(*rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "dag": first_dag,
+    "settings": settings,
+    "steps": step_table,
+    "methods": methods,
+    "reference": reference,
+    "differences": differences,
+}
 
 
 def fresh(text: str) -> str:
     """Put what is generated between its marks."""
-    for mark, part in (("dag", first_dag()), ("settings", settings())):
-        pattern = rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)"
-        text, found = re.subn(pattern, lambda old, part=part: f"{old[1]}{part}\n{old[2]}", text, flags=re.DOTALL)  # type: ignore[misc]
-        assert found == 1, mark
+    for mark, part in PARTS.items():
+        assert text.count(f"<!-- {mark} -->\n") == text.count(f"<!-- /{mark} -->") == 1, mark
+        before, _, rest = text.partition(f"<!-- {mark} -->\n")
+        text = f"{before}<!-- {mark} -->\n{part()}\n<!-- /{mark} -->{rest.partition(f'<!-- /{mark} -->')[2]}"
     return text
 
 
-def test_generated_parts_are_up_to_date() -> None:
-    assert README.read_text() == fresh(README.read_text())
+@pytest.mark.parametrize("mark", PARTS)
+def test_generated_parts_are_up_to_date(mark: str) -> None:
+    written = README.read_text().partition(f"<!-- {mark} -->\n")[2].partition(f"<!-- /{mark} -->")[0]
+    assert written == f"{PARTS[mark]()}\n", "python -m tests.unit.test_readme brings it up to date"
 
 
 def test_every_error_is_in_the_table() -> None:
@@ -59,6 +217,57 @@ def test_every_path_exists() -> None:
     paths = re.findall(r"`((?:panda_airflow|tests|dags_examples)/[\w./]+)`", README.read_text())
     assert paths
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_room_is_in_the_picture() -> None:
+    rooms = [path.parent.name for path in (ROOT / "panda_airflow").glob("*/__init__.py")]
+    picture = README.read_text().partition("## Architecture")[2].partition("## ")[0]
+    assert [room for room in rooms if f" {room}/" not in picture] == []
+
+
+def test_what_every_task_operator_takes_is_in_the_table() -> None:
+    _, _, rest = README.read_text().partition("| parameter | meaning | default |\n")
+    written = re.findall(r"^\| `(\w+)` ", rest.partition("\n\n")[0], flags=re.MULTILINE)
+    assert sorted(written) == sorted(named(PandaTaskOperator))
+
+
+def test_every_step_stands_for_a_function_or_says_that_it_does_not() -> None:
+    assert {*STEPS.values(), *WITHOUT_FUNCTION} == {step.__name__ for step in steps()}
+    assert STEPS.keys() <= set(filter(typed, functions()))
+
+
+def test_methods_that_do_the_work_of_a_function_exist() -> None:
+    with client.PandaClient(ClientConfig(url="http://127.0.0.1:9", auth="x509_no_grid")) as made:
+        for name in filter(None, map(typed, functions())):
+            module, _, method = name.rpartition(".")
+            assert callable(getattr(getattr(made, module) if module else made, method)), name
+
+
+def test_the_hook_reaches_every_method_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    described = {"conn_type": "panda", "host": "http://127.0.0.1:9", "password": "token", "extra": {"vo": "wlcg"}}
+    monkeypatch.setenv("AIRFLOW_CONN_PANDA_DEFAULT", json.dumps(described))
+    reached = PandaHook().client
+    assert len(REGISTRY) == 96
+    for path, endpoint in REGISTRY.items():
+        module, method = path.split("/")
+        assert inspect.unwrap(getattr(getattr(reached, module), method).__func__) is endpoint.stub
+
+
+def test_the_example_of_the_client_runs(devserver: DevServer, tmp_path: Path) -> None:
+    section = README.read_text().partition("## The typed client")[2]
+    example = section.partition("```python\n")[2].partition("```")[0]
+    credential = {"PANDA_AUTH": "oidc", "PANDA_AUTH_VO": "wlcg", "PANDA_AUTH_ID_TOKEN": devserver.token()}
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        cwd=tmp_path,
+        env=os.environ | devserver.environment() | credential | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "succeeded. new jediTaskID=1" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("task/kill: the server refused")
 
 
 if __name__ == "__main__":

@@ -294,11 +294,11 @@ def test_the_final_status_of_before_a_command_is_not_believed_while_jedi_may_sti
 def test_not_found_means_not_yet_only_until_the_task_was_seen() -> None:
     unseen, seen = Watch(WaitPlan(TASK_ID, SINCE, outage=0)), Watch(WaitPlan(TASK_ID, SINCE, outage=0))
     seen.judge(TaskInfo(TASK_ID, status="running"), SINCE)
-    for _ in range(3):
-        assert unseen.judge(errors.NotFound("no"), SINCE) is None
-        event = seen.judge(errors.NotFound("no"), SINCE)
-    assert event
-    assert event["kind"] == "outage"
+    assert [unseen.judge(errors.NotFound("no"), SINCE) for _ in range(3)] == [None] * 3
+    *before, last = [seen.judge(errors.NotFound("no"), SINCE) for _ in range(3)]
+    assert before == [None, None]
+    assert last
+    assert last["kind"] == "outage"
 
 
 def test_an_unknown_status_waits_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -207,12 +207,12 @@ def _matching(backend: Backend, equal: dict[str, Json], since: str | None, limit
     moment = _time(since) if since else datetime.min  # noqa: DTZ901 - the server's times are naive UTC
     if moment is None or not equal.keys() <= columns:
         return None
-    conditions = " AND ".join(f"{name} IS ?" for name in equal)
+    conditions = " AND ".join(f"CAST({name} AS TEXT) = ?" for name in equal)  # a number may be given as text
     sql = (
         f"SELECT * FROM tasks WHERE {conditions} AND modificationTime >= ? "  # noqa: S608 - columns were checked
         "ORDER BY jediTaskID LIMIT ?"
     )
-    return backend.store.rows(sql, *equal.values(), moment, limit)
+    return backend.store.rows(sql, *map(str, equal.values()), moment, limit)
 
 
 def _matches(task: dict[str, Json], patterns: dict[str, str]) -> bool:

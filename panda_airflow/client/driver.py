@@ -1,0 +1,170 @@
+"""How any wait runs, whatever it is for: pauses, failed looks, and the two drivers, for a thread and an event loop.
+
+A wait is a generator that yields what it wants done (:class:`Step`), receives the answer, and returns how it ended.
+Its decisions are pure: it does no I/O and has no clock of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, Protocol, TypeVar
+
+from panda_airflow.client import errors
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a wait wants done next.
+
+    :param delay: seconds to pause first.
+    :param cancel: kill the task; otherwise look at it.
+    :param note: what to log before the pause.
+    :param warn: whether the note is a warning.
+    """
+
+    delay: float = 0.0
+    cancel: bool = False
+    note: str = ""
+    warn: bool = False
+
+
+class Log(Protocol):
+    """Where a wait reports: a standard logger, or the one that Airflow gives its tasks."""
+
+    def info(self, event: str, *args: Any) -> Any:
+        """Report progress."""
+
+    def warning(self, event: str, *args: Any) -> Any:
+        """Report trouble."""
+
+
+Answer = tuple[object, float]
+"""What a step gave (a task, an error, or whatever a kill answers) and when, in epoch seconds."""
+
+E_co = TypeVar("E_co", covariant=True)
+
+
+class Plan(Protocol[E_co]):
+    """Anything that can be waited for."""
+
+    def flow(self) -> Generator[Step, Answer, E_co]:
+        """Begin the wait: yield what to do, receive its answer, return how the wait ended."""
+
+
+_PERMANENT = (errors.UsageError, errors.ConfigError, errors.CredentialMissing, errors.InvalidArgument)
+
+
+def is_permanent(error: errors.PandaError, *, seen: bool) -> bool:
+    """Whether looking again is useless; a page that is not PanDA's is maintenance once PanDA has answered.
+
+    :param seen: whether it has.
+    """
+    is_strange_page = isinstance(error, errors.ConfigError) and bool(error.endpoint)
+    return isinstance(error, _PERMANENT) and not (is_strange_page and seen)
+
+
+class Failures:
+    """Looks that failed in a row.
+
+    :param since: epoch seconds since when every look has failed, or None.
+    :param number: how many have.
+    """
+
+    def __init__(self, since: float | None = None, number: int = 0) -> None:
+        self.since = since
+        self.number = number
+
+    def forget(self) -> None:
+        """Start anew after a look that succeeded."""
+        self.since, self.number = None, 0
+
+    def are_too_many(self, now: float, outage: float) -> bool:
+        """Count one more; say whether at least three have failed over this many seconds."""
+        self.number += 1
+        self.since = now if self.since is None else self.since
+        return self.number >= 3 and now >= self.since + outage  # noqa: PLR2004 - documented in WaitPlan
+
+
+def pause(now: float, since: float, shortest: float, longest: float, deadline: float | None, seed: int) -> float:
+    """Seconds until the next look: a tenth of the time waited, within bounds and the deadline.
+
+    :param seed: spreads waits that began together: up to a tenth more, by its last two digits.
+    """
+    seconds = min(max(shortest, (now - since) / 10), max(shortest, longest)) * (1 + seed % 100 / 1000)
+    return seconds if deadline is None else max(0.0, min(seconds, deadline - now))
+
+
+class _Wait(Generic[E_co]):
+    """A wait in progress: ``step`` is what to do next, ``event`` how it ended."""
+
+    def __init__(self, plan: Plan[E_co], log: Log) -> None:
+        self._flow = plan.flow()
+        self._log = log
+        self.step = next(self._flow)
+        self.event: E_co | None = None
+
+    def answer(self, answer: object, now: float) -> None:
+        try:
+            self.step = self._flow.send((answer, now))
+        except StopIteration as end:
+            self.event = end.value
+            return
+        if self.step.note:
+            say = self._log.warning if self.step.warn else self._log.info
+            say("%s%s", self.step.note, f" Next look in {self.step.delay:.0f} s." if self.step.delay else "")
+
+
+def drive(
+    plan: Plan[E_co],
+    look: Callable[[], object],
+    kill: Callable[[], object],
+    *,
+    sleep: Callable[[float], None],
+    clock: Callable[[], float],
+    log: Log,
+) -> E_co:
+    """Run a wait in this thread.
+
+    :param look: reads what is waited for, or raises ``PandaError``.
+    :param kill: ends it, or raises ``PandaError``.
+    """
+    wait = _Wait(plan, log)
+    while wait.event is None:
+        sleep(wait.step.delay)
+        try:
+            answer: object = kill() if wait.step.cancel else look()
+        except errors.PandaError as error:
+            answer = error
+        wait.answer(answer, clock())
+    return wait.event
+
+
+async def adrive(
+    plan: Plan[E_co],
+    look: Callable[[], Awaitable[object]],
+    kill: Callable[[], Awaitable[object]],
+    *,
+    sleep: Callable[[float], Awaitable[None]],
+    clock: Callable[[], float],
+    log: Log,
+) -> E_co:
+    """Run a wait in an event loop; see :func:`drive`."""
+    wait = _Wait(plan, log)
+    while wait.event is None:
+        await sleep(wait.step.delay)
+        try:
+            answer: object = await (kill() if wait.step.cancel else look())
+        except errors.PandaError as error:
+            answer = error
+        wait.answer(answer, clock())
+    return wait.event
+
+
+def clock(epoch: float | None) -> str:
+    """Write a time for messages.
+
+    :param epoch: seconds, or None for an unknown time.
+    """
+    return "" if epoch is None else datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,34 @@
+"""What every step has in common, operator or sensor: the connection, the client and the retry policy."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from airflow.sdk import BaseOperator
+
+from panda_airflow.client import PandaClient
+from panda_airflow.hooks.panda import PandaHook
+from panda_airflow.policies.retry import PandaRetryPolicy
+
+
+class PandaStep(BaseOperator):
+    """Base of all steps.
+
+    :param panda_conn_id: Airflow connection of type ``panda``.
+    """
+
+    def __init__(self, *, panda_conn_id: str = PandaHook.default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.panda_conn_id = panda_conn_id
+        self.retry_policy = self.retry_policy or PandaRetryPolicy()
+
+    @cached_property
+    def hook(self) -> PandaHook:
+        """The hook, made once per try."""
+        return PandaHook(self.panda_conn_id)
+
+    @property
+    def client(self) -> PandaClient:
+        """The client behind the hook."""
+        return self.hook.client

@@ -1,0 +1,329 @@
+"""Steps that command a PanDA task: JEDI executes a command minutes after the server has registered it."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from panda_airflow.client import NotFound, WaitTimeout, WrongState
+from panda_airflow.client.models import Mark, TaskInfo
+from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES
+from panda_airflow.client.waiting import JEDI_PATIENCE
+from panda_airflow.hooks.result import TaskResult
+from panda_airflow.operators.base import Context, Memory, PandaTaskOperator
+from panda_airflow.operators.once import at_most_once
+
+LOOKUP_INTERVAL = 15.0
+"""Seconds between looks for a task that is not registered yet."""
+
+ENDING = frozenset({"aborting", "toabort", "tobroken", "prepared", "passed"})
+"""Active statuses in which a task is about to end, and is not to be told so again."""
+
+HELD = frozenset({"paused", "throttled", "staging"})
+"""Active statuses out of which ``task/resume`` leads."""
+
+
+class PandaCommandOperator(PandaTaskOperator):
+    """Base of the steps that command a task and wait until it shows that JEDI has obeyed.
+
+    A task that was submitted moments ago is waited for. A task that is already as wanted is left alone. A retry
+    of the Airflow task after the loss of a worker gives the command again only where that is harmless. Neither a
+    kill of the step nor its timeout kills the PanDA task, unless the author says so.
+
+    :param jedi_task_id: JediTaskID, or a template that yields it.
+    :param accept: statuses that show success; any other final status fails the step.
+    :param timeout: longest wait, as a timedelta or in seconds, counted from the command.
+
+    The other parameters are those of :class:`~panda_airflow.operators.base.PandaTaskOperator`.
+    """
+
+    template_fields: Sequence[str] = ("panda_conn_id", "jedi_task_id")
+    repeatable: ClassVar[bool] = False
+    """Whether the command does no harm to a task that has moved on since it was given first."""
+
+    def __init__(
+        self,
+        *,
+        jedi_task_id: int | str,
+        accept: Sequence[str] = ("done",),
+        timeout: timedelta | float | None = None,
+        cancel_on_kill: bool = False,
+        cancel_on_timeout: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            accept=accept,
+            timeout=timeout,
+            cancel_on_kill=cancel_on_kill,
+            cancel_on_timeout=cancel_on_timeout,
+            **kwargs,
+        )
+        self.jedi_task_id = jedi_task_id
+
+    @abstractmethod
+    def command(self, task_id: int) -> object:
+        """Send the command."""
+
+    def is_needless(self, info: TaskInfo) -> bool:
+        """Whether the task is as wanted already."""
+        return info.status in self.accept
+
+    def execute(self, context: Context) -> TaskResult:
+        """Give the command unless it is needless or was given before, then wait for its effect."""
+        info = self.registered(int(self.jedi_task_id))
+        memory = Memory(context, "panda_command")
+        given = memory.recall()
+        if given and given["clears"] != context["ti"].max_tries:
+            given = None
+        if given is None and self.is_needless(info):
+            self.log.info("PanDA task %s is %s already: there is nothing to do.", info.task_id, info.status)
+            return self.follow(context, self.plan(context, info.task_id, time.time()))
+        if given is None or self._shall_repeat(info, Mark(**given["mark"])):
+            given = {"mark": asdict(Mark.of(info)), "since": time.time(), "clears": context["ti"].max_tries}
+            memory.remember(given)
+            self._give(info)
+        return self.follow(context, self.plan(context, info.task_id, given["since"], Mark(**given["mark"])))
+
+    def execute_complete(self, context: Context, event: object) -> TaskResult:
+        """Turn the event of the wait into the result; see :meth:`PandaTaskOperator.execute_complete`."""
+        try:
+            return super().execute_complete(context, event)
+        except WaitTimeout as timeout:
+            timeout.advice = "JEDI may have dropped the command; a retry of this step gives it again."
+            raise
+
+    def registered(self, task_id: int) -> TaskInfo:
+        """Read the task, once JEDI has registered it if it was submitted only moments ago.
+
+        :raises NotFound: there is no such task, or the server cannot reach its database.
+        """
+        ends = time.time() + JEDI_PATIENCE
+        while (info := self._look_if_registered(task_id, final=time.time() >= ends)) is None:
+            self.log.info("PanDA task %s is not registered yet.", task_id)
+            time.sleep(min(self.poll_interval, LOOKUP_INTERVAL))
+        return info
+
+    def _look_if_registered(self, task_id: int, *, final: bool) -> TaskInfo | None:
+        """Read the task; None where only its parameters can be read yet, or its owner is not known yet."""
+        try:
+            info = self.look(task_id)
+        except NotFound:
+            self.client.task.get_task_parameters(task_id)
+            if final:
+                raise
+            return None
+        return None if info.status == "registered" and not final else info
+
+    def _shall_repeat(self, info: TaskInfo, mark: Mark) -> bool:
+        """Whether to give a command again that an earlier try gave, or was about to give."""
+        return Mark.of(info) == mark or (self.repeatable and not self.is_needless(info))
+
+    def _give(self, info: TaskInfo) -> None:
+        """Send the command; a refusal is no harm if the task has become what was wanted meanwhile."""
+        try:
+            self.command(info.task_id)
+        except WrongState:
+            now = self.look(info.task_id)
+            if not self.is_needless(now):
+                raise
+            self.log.info("PanDA task %s has become %s by itself.", now.task_id, now.status)
+        else:
+            self.log.info("PanDA task %s was %s; the command is registered.", info.task_id, info.status)
+
+
+class PandaKillTaskOperator(PandaCommandOperator):
+    """Kill a PanDA task and wait until it has ended; one that has ended already is success.
+
+    :param jedi_task_id: JediTaskID, or a template that yields it.
+    :param broadcast: also tell the pilots directly.
+
+    The other parameters are those of :class:`PandaCommandOperator`.
+    """
+
+    repeatable = True
+
+    def __init__(
+        self, *, broadcast: bool = False, accept: Sequence[str] = tuple(sorted(FINAL_STATUSES)), **kwargs: Any
+    ) -> None:
+        super().__init__(accept=accept, **kwargs)
+        self.broadcast = broadcast
+
+    def is_needless(self, info: TaskInfo) -> bool:
+        """Whether the task has ended or is about to."""
+        return info.status in FINAL_STATUSES | ENDING
+
+    def command(self, task_id: int) -> object:
+        """Send ``task/kill``."""
+        return self.client.task.kill(task_id, self.broadcast)
+
+
+class PandaFinishTaskOperator(PandaCommandOperator):
+    """End a PanDA task with what it has, and wait until it has ended.
+
+    :param jedi_task_id: JediTaskID, or a template that yields it.
+    :param soft: let running jobs end first; otherwise they are killed.
+    :param broadcast: also tell the pilots directly.
+    :param accept: statuses that show success; ``finished`` is the usual one where jobs were cut off.
+
+    The other parameters are those of :class:`PandaCommandOperator`.
+    """
+
+    repeatable = True
+
+    def __init__(
+        self,
+        *,
+        soft: bool = False,
+        broadcast: bool = False,
+        accept: Sequence[str] = ("done", "finished"),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(accept=accept, **kwargs)
+        self.soft = soft
+        self.broadcast = broadcast
+
+    def is_needless(self, info: TaskInfo) -> bool:
+        """Whether the task has ended or is about to."""
+        return info.status in FINAL_STATUSES | ENDING
+
+    def command(self, task_id: int) -> object:
+        """Send ``task/finish``."""
+        return self.client.task.finish(task_id, self.soft, self.broadcast)
+
+
+class PandaPauseTaskOperator(PandaCommandOperator):
+    """Pause a PanDA task and wait until it is paused; needs the production role.
+
+    :param jedi_task_id: JediTaskID, or a template that yields it.
+    :param timeout: longest wait; JEDI may drop the command silently.
+
+    The other parameters are those of :class:`PandaCommandOperator`.
+    """
+
+    repeatable = True
+
+    def __init__(
+        self,
+        *,
+        accept: Sequence[str] = ("paused",),
+        timeout: timedelta | float | None = JEDI_PATIENCE,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(accept=accept, timeout=timeout, **kwargs)
+
+    def command(self, task_id: int) -> object:
+        """Send ``task/pause``, but not to a task that is ending: it would stay paused for ever."""
+        status = self.look(task_id).status
+        if status in ENDING:
+            raise WrongState(f"PanDA task {task_id} is {status}: it ends, and is not paused.", endpoint="task/pause")
+        return self.client.task.pause(task_id)
+
+
+class PandaResumeTaskOperator(PandaCommandOperator):
+    """Resume a paused PanDA task and wait until it goes on; needs the production role.
+
+    A task that is not paused is left alone. This step does not wait for the end of the task.
+
+    :param jedi_task_id: JediTaskID, or a template that yields it.
+    :param timeout: longest wait; JEDI may drop the command silently.
+
+    The other parameters are those of :class:`PandaCommandOperator`.
+    """
+
+    def __init__(
+        self,
+        *,
+        accept: Sequence[str] = tuple(sorted((ACTIVE_STATUSES - HELD - ENDING) | {"done", "finished"})),
+        timeout: timedelta | float | None = JEDI_PATIENCE,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(accept=accept, timeout=timeout, **kwargs)
+
+    def command(self, task_id: int) -> object:
+        """Send ``task/resume``."""
+        return self.client.task.resume(task_id)
+
+
+class PandaReactivateTaskOperator(PandaCommandOperator):
+    """Run a PanDA task again from the start and wait for it; needs the production role.
+
+    :param jedi_task_id: JediTaskID, or a template that yields it.
+    :param keep_attempt_nr: do not count the attempts at each input from 0 again.
+    :param trigger_job_generation: do not wait for JEDI's next cycle.
+
+    The other parameters are those of :class:`PandaCommandOperator`.
+    """
+
+    def __init__(self, *, keep_attempt_nr: bool = False, trigger_job_generation: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.keep_attempt_nr = keep_attempt_nr
+        self.trigger_job_generation = trigger_job_generation
+
+    def is_needless(self, info: TaskInfo) -> bool:  # noqa: ARG002 - whatever it is
+        """Whether the task is as wanted already: never, as it is to run again."""
+        return False
+
+    def command(self, task_id: int) -> object:
+        """Send ``task/reactivate``."""
+        return self.client.task.reactivate(task_id, self.keep_attempt_nr, self.trigger_job_generation)
+
+
+class PandaReloadInputOperator(PandaCommandOperator):
+    """Let an ended PanDA task look for new input and wait until it has run on it.
+
+    :param jedi_task_id: JediTaskID, or a template that yields it.
+    :param ignore_hard_exhausted: even where the failure limits were exceeded (production role).
+
+    The other parameters are those of :class:`PandaCommandOperator`.
+    """
+
+    def __init__(self, *, ignore_hard_exhausted: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ignore_hard_exhausted = ignore_hard_exhausted
+
+    def is_needless(self, info: TaskInfo) -> bool:  # noqa: ARG002 - whatever it is
+        """Whether the task is as wanted already: never, as only JEDI knows of new input."""
+        return False
+
+    def command(self, task_id: int) -> object:
+        """Send ``task/reload_input``."""
+        return self.client.task.reload_input(task_id, self.ignore_hard_exhausted)
+
+
+class PandaIncreaseAttemptsOperator(PandaCommandOperator):
+    """Allow more attempts at the inputs of an active PanDA task; needs the production role.
+
+    Each repeat would add as many again, so the command is given at most once.
+
+    :param jedi_task_id: JediTaskID, or a template that yields it.
+    :param increase: how many more, or a template that yields it.
+    :param wait_for_completion: wait until the task ends.
+
+    The other parameters are those of :class:`PandaCommandOperator`.
+    """
+
+    template_fields: Sequence[str] = ("panda_conn_id", "jedi_task_id", "increase")
+
+    def __init__(self, *, increase: int | str, wait_for_completion: bool = False, **kwargs: Any) -> None:
+        super().__init__(wait_for_completion=wait_for_completion, **kwargs)
+        self.increase = increase
+
+    def execute(self, context: Context) -> TaskResult:
+        """Give the command, at most once, then wait if that is wanted."""
+        info = self.registered(int(self.jedi_task_id))
+        since = time.time()
+        at_most_once(context, "the increase of attempts", lambda: self._increase(info.task_id))
+        return self.follow(context, self.plan(context, info.task_id, since))
+
+    def _increase(self, task_id: int) -> str:
+        reply = self.client.task.increase_attempts(task_id, int(self.increase))
+        self.log.info("PanDA task %s: %s", task_id, reply.message)
+        return reply.message
+
+    def command(self, task_id: int) -> object:
+        """Send ``task/increase_attempts``."""
+        return self._increase(task_id)

@@ -1,0 +1,50 @@
+"""Requests that do harm when they are repeated, and that cannot be looked up on the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from panda_airflow.client import AuthError, NotDelivered, PandaError, Refused, UsageError
+from panda_airflow.operators.base import Context, Memory
+
+NOTHING_DONE = (UsageError, AuthError, NotDelivered, Refused)
+"""Errors that prove that the server did not act."""
+
+
+def at_most_once(context: Context, what: str, send: Callable[[], Any]) -> Any:
+    """Send a request unless an earlier try of this step did.
+
+    :param context: Airflow's context of the running try.
+    :param what: names the request in messages.
+    :param send: sends it and returns its answer, as JSON primitives.
+    :return: the answer, or the one that an earlier try was given.
+    :raises AirflowFailException: it was sent and nobody knows what came of it, so a person has to look. A clear
+        of the step sends it again.
+    """
+    memory, clears = Memory(context, "panda_once"), context["ti"].max_tries
+    before = memory.recall()
+    if before and before["clears"] == clears:
+        if "answer" in before:
+            return before["answer"]
+        if before["sent"]:
+            raise _unknown(what, "An earlier try of this step was lost.")
+    memory.remember({"clears": clears, "sent": True})
+    try:
+        answer = send()
+    except NOTHING_DONE:
+        memory.remember({"clears": clears, "sent": False})
+        raise
+    except PandaError as error:
+        raise _unknown(what, str(error)) from error
+    memory.remember({"clears": clears, "sent": True, "answer": answer})
+    return answer
+
+
+def _unknown(what: str, why: str) -> AirflowFailException:
+    return AirflowFailException(
+        f"{why} Whether {what} took place is unknown, and to do it twice does harm. "
+        "Look on the PanDA monitor, then clear this step to do it again or mark it as success."
+    )

@@ -1,0 +1,3 @@
+"""Airflow retry policies: whether a step that failed is tried again, and when."""
+
+from __future__ import annotations
