@@ -19,9 +19,24 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "PanDA", "external-doc-url": "https://panda-wms.readthedocs.io", "tags": ["service"]}
         ],
         "hooks": [{"integration-name": "PanDA", "python-modules": [room("hooks.panda")]}],
-        "operators": [{"integration-name": "PanDA", "python-modules": [room("operators.task")]}],
-        "sensors": [{"integration-name": "PanDA", "python-modules": [room("sensors.task")]}],
-        "triggers": [{"integration-name": "PanDA", "python-modules": [room("triggers.panda")]}],
+        "operators": [
+            {
+                "integration-name": "PanDA",
+                "python-modules": [
+                    room(f"operators.{name}")
+                    for name in ("task", "command", "job", "file", "secret", "workflow", "idds")
+                ],
+            }
+        ],
+        "sensors": [
+            {
+                "integration-name": "PanDA",
+                "python-modules": [room(f"sensors.{name}") for name in ("task", "job", "idds", "server")],
+            }
+        ],
+        "triggers": [
+            {"integration-name": "PanDA", "python-modules": [room(f"triggers.{name}") for name in ("panda", "polling")]}
+        ],
         "extra-links": [room("links.panda.PandaTaskLink")],
         "connection-types": [
             {

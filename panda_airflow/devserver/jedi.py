@@ -10,6 +10,7 @@ from threading import Event, Thread
 from panda_airflow.devserver.backend import Backend
 from panda_airflow.devserver.execution import execute_commands
 from panda_airflow.devserver.lifecycle import STEPS, break_task, register
+from panda_airflow.devserver.recovery import recover_lost_files
 from panda_airflow.devserver.slots import Slots
 from panda_airflow.devserver.store import DatabaseDown, Row
 
@@ -73,6 +74,7 @@ class Jedi:
         moving = backend.store.rows(_MOVING)
         register(backend, backend.clock() - timedelta(seconds=backend.pace.registration))
         execute_commands(backend, backend.clock() - timedelta(seconds=backend.pace.command))
+        recover_lost_files(backend, backend.clock() - timedelta(seconds=backend.pace.command))
         for task in moving:
             self._step(task)
         self._slots.obey()

@@ -55,8 +55,9 @@ class Slots:
         store = self._backend.store
         free = self._backend.pace.slots - len(self._pilots)
         waiting = store.rows(
-            "SELECT j.* FROM jobs j JOIN tasks t USING (jediTaskID) WHERE j.jobStatus = 'activated' "
-            "AND t.status NOT IN ('paused', 'aborting') ORDER BY j.currentPriority DESC, j.PandaID LIMIT ?",
+            "SELECT j.* FROM jobs j LEFT JOIN tasks t USING (jediTaskID) WHERE j.jobStatus = 'activated' "
+            "AND (t.status IS NULL OR t.status NOT IN ('paused', 'aborting')) "
+            "ORDER BY j.currentPriority DESC, j.PandaID LIMIT ?",
             max(free, 0),
         )
         for job in waiting:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from panda_airflow.client.config import ClientConfig
 from panda_airflow.client.session import PandaClient
 
 LEGACY = "/server/panda"
+_VARIABLES = tuple(variable for item in fields(ClientConfig) for variable in item.metadata["env"])
 _switched: dict[str, str] = {}
 
 
@@ -24,7 +25,11 @@ def config(**overrides: Any) -> ClientConfig:
     """
     found = ClientConfig.from_env(**(_switched | overrides))
     elsewhere = found.token or found.token_file or found.config_root
-    return found if elsewhere or not Path(".token").exists() else replace(found, config_root=Path())
+    return found if elsewhere or not _token_is_here() else replace(found, config_root=Path())
+
+
+def _token_is_here() -> bool:
+    return Path(".token").exists()
 
 
 def session(**overrides: Any) -> PandaClient:
@@ -33,13 +38,14 @@ def session(**overrides: Any) -> PandaClient:
     :param overrides: settings that win over switches and environment.
     :raises ConfigError: the configuration cannot work.
     """
-    return _session(config(**overrides), os.getpid())
+    environment = tuple(map(os.environ.get, _VARIABLES))
+    return _session(tuple((_switched | overrides).items()), environment, _token_is_here(), os.getpid())
 
 
 @lru_cache(maxsize=8)
-def _session(settings: ClientConfig, process: int) -> PandaClient:
+def _session(settings: tuple[tuple[str, Any], ...], *_everything_else_that_matters: object) -> PandaClient:
     """Make a client; a forked process gets one of its own, since two must not talk over one connection."""
-    return PandaClient(settings)
+    return PandaClient(config(**dict(settings)))
 
 
 def _switch_to(host: str) -> None:

@@ -11,6 +11,7 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException
 
 from panda_airflow.client import NotFound, PermissionDenied, Refused, TaskAborted, UsageError, WaitTimeout, WrongState
+from panda_airflow.devserver import registration, tasks
 from panda_airflow.devserver.handlers import task as handlers
 from panda_airflow.operators.command import (
     PandaFinishTaskOperator,
@@ -51,12 +52,11 @@ def running(panda: Panda) -> int:
 def commands(panda: Panda, monkeypatch: pytest.MonkeyPatch, name: str) -> list[int]:
     """Count the commands of one kind that reach the server from here on."""
     given: list[int] = []
-    original = handlers.put_command
 
     def put_command(backend: Any, task_id: int, command: str, parameters: Any) -> None:
         if command == name:
             given.append(task_id)
-        original(backend, task_id, command, parameters)
+        registration.put_command(backend, task_id, command, parameters)
 
     monkeypatch.setattr(handlers, "put_command", put_command)
     return given
@@ -166,9 +166,10 @@ def test_a_command_that_jedi_drops_ends_in_a_timeout_and_is_given_again(
 ) -> None:
     task_id = running(manager)
     step = PandaPauseTaskOperator(task_id="pause", jedi_task_id=task_id, poll_interval=0.1, timeout=0.5)
-    with monkeypatch.context() as dropping, pytest.raises(WaitTimeout, match="may have dropped the command"):
+    with monkeypatch.context() as dropping:
         dropping.setattr(handlers, "put_command", lambda *_: None)
-        step.execute(memory())
+        with pytest.raises(WaitTimeout, match="may have dropped the command"):
+            step.execute(memory())
     assert manager.task(task_id).status == "running"
     step.timeout = 10
     assert step.execute(memory())["status"] == "paused"
@@ -255,13 +256,13 @@ def test_reactivate_runs_a_task_again_exactly_once(manager: Panda, memory: Memor
 def increases(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The increases that reach the server."""
     seen: list[int] = []
-    original = handlers.tasks.retry_failed_inputs
+    original = tasks.retry_failed_inputs
 
     def retry_failed_inputs(backend: Any, task_id: int, more: int) -> int:
         seen.append(more)
         return original(backend, task_id, more)
 
-    monkeypatch.setattr(handlers.tasks, "retry_failed_inputs", retry_failed_inputs)
+    monkeypatch.setattr(tasks, "retry_failed_inputs", retry_failed_inputs)
     return seen
 
 

@@ -89,6 +89,16 @@ def test_prun_without_a_build_runs_in_the_sandbox(bob: User) -> None:
     assert bob.outputs(task_id) == ["from the sandbox\n"]
 
 
+def test_prun_signs_in_with_a_proxy(bob: User, devserver: DevServer) -> None:
+    bob.environment |= {
+        "PANDA_AUTH": "x509_no_grid",
+        "X509_USER_PROXY": str(devserver.proxy()),
+        "PANDA_NICKNAME": "bob",
+    }
+    task_id = bob.prun("proxy", "cp input.txt out.txt", "--noBuild")
+    assert bob.wait(task_id, *END) == "done"
+
+
 def test_prun_builds_before_it_runs(bob: User) -> None:
     options = ("--bexec", "cp input.txt built.txt", "--nJobs", "2")
     task_id = bob.prun("built", "cat built.txt > out.txt; echo %RNDM:0 >> out.txt", *options)

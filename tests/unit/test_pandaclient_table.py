@@ -172,10 +172,10 @@ def test_idds_arguments_and_results_go_through_the_functions_given(monkeypatch: 
 
 @pytest.mark.usefixtures("oidc")
 def test_a_workflow_can_be_sent_through_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    def session(settings: ClientConfig, process: int) -> None:
+    def client(settings: ClientConfig) -> None:
         raise ConfigError(f"asked for {settings.server}")
 
-    monkeypatch.setattr(servers, "_session", session)
+    monkeypatch.setattr(servers, "PandaClient", client)
     status, message = Client.send_workflow_request({}, relay_host="relay.example")
     assert (status, message) == (255, "asked for https://relay.example:25443")
 

@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from html import escape
 from importlib import import_module
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import get_args
 
 import pytest
+from airflow.sdk import BaseSensorOperator
 
 from panda_airflow import client, operators, sensors
 from panda_airflow.client import ClientConfig, PandaError
@@ -29,6 +32,7 @@ from panda_airflow.operators.base import PandaTaskOperator
 from panda_airflow.pandaclient import Client, obsolete
 from panda_airflow.pandaclient.calls import TABLE
 from tests.contract.test_wire import DIFFERENCES
+from tests.tokens import jwt
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -43,22 +47,29 @@ TYPED = {
 }
 """Methods of the typed client that do the work of a function of the reference, where its row does not say."""
 
-STEPS = {
-    "finishTask": "PandaFinishTaskOperator",
-    "getTaskStatus": "PandaWaitTaskStatusSensor",
-    "increase_attempt_nr": "PandaIncreaseAttemptsOperator",
-    "insertTaskParams": "PandaSubmitTaskOperator",
-    "killTask": "PandaKillTaskOperator",
-    "pauseTask": "PandaPauseTaskOperator",
-    "reactivateTask": "PandaReactivateTaskOperator",
-    "reload_input": "PandaReloadInputOperator",
-    "resumeTask": "PandaResumeTaskOperator",
-    "retryTask": "PandaRetryTaskOperator",
+STEPS: dict[str, list[str]] = {
+    "call_idds_command": ["PandaIddsCommandOperator", "PandaWaitIddsRequestSensor"],
+    "finishTask": ["PandaFinishTaskOperator"],
+    "getFile": ["PandaGetFileOperator"],
+    "getJobStatus": ["PandaWaitJobStatusSensor"],
+    "getTaskStatus": ["PandaWaitTaskStatusSensor"],
+    "hello": ["PandaServerSensor"],
+    "increase_attempt_nr": ["PandaIncreaseAttemptsOperator"],
+    "insertTaskParams": ["PandaSubmitTaskOperator"],
+    "killJobs": ["PandaKillJobsOperator"],
+    "killTask": ["PandaKillTaskOperator"],
+    "pauseTask": ["PandaPauseTaskOperator"],
+    "putFile": ["PandaPutFileOperator"],
+    "reactivateTask": ["PandaReactivateTaskOperator"],
+    "reload_input": ["PandaReloadInputOperator"],
+    "resumeTask": ["PandaResumeTaskOperator"],
+    "retryTask": ["PandaRetryTaskOperator"],
+    "send_file_recovery_request": ["PandaFileRecoveryOperator"],
+    "set_user_secret": ["PandaSetSecretOperator"],
+    "submitJobs": ["PandaSubmitJobsOperator"],
+    "submit_workflow": ["PandaSubmitWorkflowOperator"],
 }
 """Steps of a DAG by the function of the reference that they stand for."""
-
-WITHOUT_FUNCTION: set[str] = set()
-"""Steps that stand for no function of the reference."""
 
 
 def table(*rows: tuple[str, ...]) -> str:
@@ -100,17 +111,17 @@ def steps() -> list[type[PandaStep]]:
 
 
 def own_parameters(step: type) -> Iterator[str]:
-    """The parameters of a step that are this library's; where it is one, without those of every task operator."""
-    common = set(named(PandaTaskOperator)) if issubclass(step, PandaTaskOperator) else set()
-    return (name for name in named(step) if name not in common | {"panda_conn_id"})
+    """The parameters of a step that are this library's; of an operator, without those that many have."""
+    shared = {"panda_conn_id"} if issubclass(step, BaseSensorOperator) else named(PandaTaskOperator)
+    return (name for name in named(step) if name not in shared)
 
 
 def named(step: type) -> list[str]:
-    """The parameters that a step and the steps that it is made from name, its own first."""
+    """The parameters that a step and the steps that it is made from name, its own last."""
     found: dict[str, None] = {}
-    for cls in step.__mro__:
+    for cls in reversed(step.__mro__):
         if cls.__module__.startswith("panda_airflow") and "__init__" in vars(cls):
-            parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+            parameters = list(inspect.signature(vars(cls)["__init__"]).parameters.values())[1:]
             found |= dict.fromkeys(item.name for item in parameters if item.kind is not item.VAR_KEYWORD)
     return list(found)
 
@@ -137,18 +148,20 @@ def typed(function: str) -> str:
 
 def reference() -> str:
     """From the functions of the reference to methods and steps."""
-    rows = [("function of the reference", "method of the client", "step of a DAG")]
-    for name in functions():
-        if method := typed(name):
-            rows.append((code(name), code(method), code(*filter(None, [STEPS.get(name)]))))
+    head = ("function of the reference", "method of the client", "step of a DAG")
+    rows = [
+        (code(name), code(typed(name)), code(*STEPS.get(getattr(Client, name).__name__, [])))
+        for name in functions()
+        if typed(name)
+    ]
     gone = [name for name in functions() if getattr(Client, name).__module__ == obsolete.__name__]
     local = [name for name in functions() if not typed(name) and name not in gone and name not in TABLE]
     unserved = [name for name in TABLE if not typed(name)]
     return "\n".join(
         [
             f"<details><summary>All {len(functions())} functions</summary>\n",
-            table(*rows),
-            f"\nThese ask no server: {code(*local)}.\n",
+            table(head, *rows),
+            f"\nThese ask nothing of a PanDA server: {code(*local)}.\n",
             f"These exist, warn once that they are obsolete, and return their failure: {code(*gone)}.\n",
             f"PanDA servers up to 1.0.4 do not have the method of {code(*unserved)}.\n",
             "</details>",
@@ -158,10 +171,10 @@ def reference() -> str:
 
 def methods() -> str:
     """All methods of the client by module."""
-    rows = [("module", "methods")]
-    for module in dict.fromkeys(path.split("/")[0] for path in REGISTRY):
-        rows.append((code(module), code(*(path.split("/")[1] for path in REGISTRY if path.startswith(f"{module}/")))))
-    return f"<details><summary>All {len(REGISTRY)} methods</summary>\n\n{table(*rows)}\n\n</details>"
+    by_module = groupby((path.split("/") for path in REGISTRY), itemgetter(0))
+    rows = [(code(module), code(*(method for _, method in paths))) for module, paths in by_module]
+    listed = table(("module", "methods"), *rows)
+    return f"<details><summary>All {len(REGISTRY)} methods</summary>\n\n{listed}\n\n</details>"
 
 
 def differences() -> str:
@@ -231,13 +244,20 @@ def test_what_every_task_operator_takes_is_in_the_table() -> None:
     assert sorted(written) == sorted(named(PandaTaskOperator))
 
 
-def test_every_step_stands_for_a_function_or_says_that_it_does_not() -> None:
-    assert {*STEPS.values(), *WITHOUT_FUNCTION} == {step.__name__ for step in steps()}
+def test_what_other_operators_that_wait_take_is_said() -> None:
+    said = re.findall(r"`(\w+)`", README.read_text().partition("other operators that wait take")[2].partition(":")[0])
+    others = [step for step in steps() if not issubclass(step, PandaTaskOperator | BaseSensorOperator)]
+    shared = [[name for name in named(step) if name in named(PandaTaskOperator)] for step in others]
+    assert {frozenset(names) for names in shared} == {frozenset(["panda_conn_id"]), frozenset(["panda_conn_id", *said])}
+
+
+def test_every_step_stands_for_a_function() -> None:
+    assert {*chain(*STEPS.values())} == {step.__name__ for step in steps()}
     assert STEPS.keys() <= set(filter(typed, functions()))
 
 
 def test_methods_that_do_the_work_of_a_function_exist() -> None:
-    with client.PandaClient(ClientConfig(url="http://127.0.0.1:9", auth="x509_no_grid")) as made:
+    with client.PandaClient(ClientConfig(url="http://127.0.0.1:9", auth="oidc", vo="wlcg", token=jwt())) as made:
         for name in filter(None, map(typed, functions())):
             module, _, method = name.rpartition(".")
             assert callable(getattr(getattr(made, module) if module else made, method)), name

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from panda_airflow.client import errors
+from panda_airflow.client.driver import adrive, drive
 from panda_airflow.client.models import JobInfo, Mark, TaskInfo
 from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES
-from panda_airflow.client.waiting import WaitEvent, WaitPlan, Watch, adrive, conclude, drive
+from panda_airflow.client.waiting import WaitEvent, WaitPlan, Watch, conclude
 
 TASK_ID = 42
 SINCE = 1_000_000

@@ -161,7 +161,7 @@ def upload_file_recovery_request(
     reproduce_parent: bool = False,
     reproduce_upto_nth_gen: int = 0,
 ) -> Envelope:
-    """Write the request down as ``recov.<uuid>`` in the cache and name the log; nothing is recovered here."""
+    """Write the request down as ``recov.<uuid>`` in the cache and name the log; JEDI looks there."""
     if not task_id and not dataset:
         return Envelope(success=False, message="Either task_id or dataset must be provided")
     log_name = f"jedilog/lost_file_recovery.{uuid4()}.log"

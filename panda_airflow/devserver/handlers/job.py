@@ -124,9 +124,34 @@ def set_debug_mode(backend: Backend, caller: Identity | None, job_id: int, mode:
 
 
 def submit(backend: Backend, caller: Identity | None, jobs: str) -> Envelope:
-    """Refuse jobs that belong to no task."""
+    """Take jobs that belong to no task; their parameters are those of ``runGen``, as the jobs of tasks have them."""
     try:
-        json.loads(jobs)
+        described = json.loads(jobs)
     except ValueError as error:
         return Envelope(False, f"Failed to deserialize jobs: {error}")
-    return Envelope(False, "No jobs were submitted")
+    if not described:
+        return Envelope(False, "No jobs were submitted")
+    who = caller or Identity("", "")
+    rows = [_named(backend, "jobs", values[:-1]) for values in described]
+    if any(row.get("prodSourceLabel") == "managed" for row in rows) and not who.production:
+        return Envelope(False, f"{who.dn} is missing production for prodSourceLabel=managed submission")
+    with backend.store.transaction():
+        accepted = [_take(backend, who, row, values[-1]) for row, values in zip(rows, described, strict=True)]
+    return Envelope(True, "", accepted)
+
+
+def _named(backend: Backend, table: str, values: list[Json]) -> Row:
+    """Give values the names of the columns, which have their order; those that are not set keep their defaults."""
+    names = [column["name"] for column in backend.store.rows(f"PRAGMA table_info({table})")]
+    return {name: value for name, value in zip(names, values, strict=False) if value not in (None, "NULL")}
+
+
+def _take(backend: Backend, who: Identity, row: Row, files: list[list[Json]]) -> list[Json]:
+    now = backend.clock()
+    times = dict.fromkeys(("creationTime", "modificationTime", "stateChangeTime"), now)
+    row |= times | {"jobStatus": "defined", "attemptNr": 1, "prodUserID": who.dn, "prodUserName": who.name}
+    job_id = backend.store.insert("jobs", **{"currentPriority": 1000} | row)
+    backend.store.update("jobs", "PandaID", job_id, jobDefinitionID=job_id)
+    for values in files:
+        backend.store.insert("files", **_named(backend, "files", values) | {"PandaID": job_id})
+    return [job_id, job_id, {"jobsetID": job_id}]

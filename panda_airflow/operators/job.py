@@ -1,0 +1,125 @@
+"""Steps that submit and kill single PanDA jobs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from panda_airflow.client import PermissionDenied, UsageError
+from panda_airflow.client.jobs import FileSpec, JobSpec, dump_jobs
+from panda_airflow.client.looks import JOB_FINAL, jobs_plan, panda_ids
+from panda_airflow.client.models import Json
+from panda_airflow.operators.base import Context
+from panda_airflow.operators.once import at_most_once
+from panda_airflow.operators.polling import PandaPollOperator
+
+
+class PandaSubmitJobsOperator(PandaPollOperator):
+    """Submit jobs that belong to no task, at most once, and wait for them.
+
+    Jobs of ``prodSourceLabel`` ``managed`` need the production role. The PandaIDs are in XCom as ``job_ids``; with
+    the wait, the statuses as ``jobs`` and their counts as ``statuses`` too.
+
+    :param jobs: jobs as dicts of :class:`~panda_airflow.client.jobs.JobSpec`'s attributes; ``Files`` is a list of
+        dicts of :class:`~panda_airflow.client.jobs.FileSpec`'s.
+    :param statuses: statuses of a job that satisfy the step; any other final one fails it.
+
+    The other parameters are those of :class:`~panda_airflow.operators.polling.PandaPollOperator`.
+    """
+
+    template_fields: Sequence[str] = ("panda_conn_id", "jobs")
+    template_fields_renderers = {"jobs": "json"}  # noqa: RUF012 - declared so by Airflow
+
+    def __init__(
+        self, *, jobs: Sequence[dict[str, Json]], statuses: Sequence[str] = ("finished",), **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.jobs = jobs
+        self.statuses = tuple(statuses)
+
+    def execute(self, context: Context) -> Json:
+        """Submit the jobs, then wait for them."""
+        text = dump_jobs([_specification(job) for job in self.jobs])
+        ids = at_most_once(context, "the submission of the jobs", lambda: self._submit(text))
+        if not self.wait_for_completion:
+            return {"job_ids": ids}
+        return self.follow(context, jobs_plan(ids, self.statuses, time.time(), self.poll_interval))
+
+    def execute_complete(self, context: Context, event: object) -> Json:
+        """Add the PandaIDs to what the wait has found."""
+        value = super().execute_complete(context, event)
+        return {"job_ids": [int(job_id) for job_id in value["jobs"]], **value}
+
+    def _submit(self, text: str) -> list[int]:
+        ids = [int(job[0]) for job in self.client.job.submit(text)]
+        self.log.info("The server accepted %s PanDA jobs: %s", len(ids), ids)
+        return ids
+
+
+def _specification(job: dict[str, Json]) -> JobSpec:
+    """Read a job.
+
+    :raises UsageError: it has an attribute that jobs or files do not have; nothing was sent.
+    """
+    try:
+        made = JobSpec(**{name: value for name, value in job.items() if name != "Files"})
+        for file in job.get("Files", []):
+            made.addFile(FileSpec(**file))
+    except TypeError as error:
+        raise UsageError(f"a job is not described as PanDA describes jobs: {error}; nothing was sent.") from error
+    return made
+
+
+class PandaKillJobsOperator(PandaPollOperator):
+    """Kill PanDA jobs and wait until they have ended; those that have ended already are success.
+
+    :param job_ids: a PandaID, a list of them, or a template that yields either.
+    :param code: why, see :meth:`JobApi.kill <panda_airflow.client.api.job.JobApi.kill>`.
+    :param kill_options: ``keepUnmerged``, ``jobSubStatus=...``.
+
+    The other parameters are those of :class:`~panda_airflow.operators.polling.PandaPollOperator`.
+    """
+
+    template_fields: Sequence[str] = ("panda_conn_id", "job_ids")
+
+    def __init__(
+        self,
+        *,
+        job_ids: int | str | Sequence[int | str],
+        code: int | None = None,
+        kill_options: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job_ids = job_ids
+        self.code = code
+        self.kill_options = kill_options
+
+    def execute(self, context: Context) -> Json:
+        """Kill the jobs, then wait until they have ended."""
+        ids = panda_ids(self.job_ids)
+        given: dict[str, Any] = {"kill_options": list(self.kill_options)} if self.kill_options else {}
+        given |= {} if self.code is None else {"code": self.code}
+        accepted = self.client.job.kill(ids, **given)
+        self._check([job_id for job_id, taken in zip(ids, accepted, strict=True) if not taken])
+        if not self.wait_for_completion:
+            return {"job_ids": ids}
+        return self.follow(context, jobs_plan(ids, sorted(JOB_FINAL), time.time(), self.poll_interval))
+
+    def _check(self, refused: list[int]) -> None:
+        """Tell jobs that have ended, or are ending, from those that this identity may not kill."""
+        states = self.client.job.get_status(refused) if refused else []
+        alive = [
+            job_id
+            for job_id, state in zip(refused, states, strict=True)
+            if state.status not in JOB_FINAL and state.command != "tobekilled"
+        ]
+        if alive:
+            raise PermissionDenied(
+                f"the server refused to kill PanDA job(s) {', '.join(map(str, alive))}.",
+                endpoint="job/kill",
+                advice="Use the identity that owns them, or the production role with a code such as 9.",
+            )
+        if refused:
+            self.log.info("PanDA job(s) %s had ended already, or were ending.", refused)

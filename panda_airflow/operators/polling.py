@@ -1,0 +1,82 @@
+"""What the steps have in common that wait for something else than a task."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk.configuration import conf
+
+from panda_airflow.client.driver import drive
+from panda_airflow.client.looks import LOOKS
+from panda_airflow.client.models import Json
+from panda_airflow.client.polling import PollPlan, conclude
+from panda_airflow.hooks.step import PandaStep
+from panda_airflow.operators.base import Context
+from panda_airflow.triggers.polling import PandaPollTrigger
+
+
+class PandaPollOperator(PandaStep):
+    """Base of these steps.
+
+    :param wait_for_completion: wait; otherwise succeed once the server has accepted.
+    :param deferrable: wait in the triggerer, where no worker is held.
+    :param poll_interval: seconds between looks, at first; long waits look less often.
+    :param timeout: longest wait of each try, as a timedelta or in seconds.
+    :param outage: how long the server may be unreachable, in seconds, before the step gives up.
+    """
+
+    ui_color = "#d8e8d0"
+
+    def __init__(
+        self,
+        *,
+        wait_for_completion: bool = True,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poll_interval: float = 60.0,
+        timeout: timedelta | float | None = None,
+        outage: float = 6 * 3600.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self.poll_interval = poll_interval
+        self.timeout = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        self.outage = outage
+
+    def follow(self, context: Context, plan: PollPlan) -> Json:
+        """Wait in the triggerer or in this worker."""
+        plan = replace(plan, deadline=self._deadline(context, plan.since), outage=self.outage)
+        if self.deferrable:
+            left = (
+                None if plan.deadline is None else max(0.0, plan.deadline - time.time()) + 2 * self.poll_interval + 60
+            )
+            self.defer(
+                trigger=PandaPollTrigger(self.panda_conn_id, plan.to_json()),
+                method_name="execute_complete",
+                timeout=None if left is None else timedelta(seconds=left),
+            )
+        look = LOOKS[plan.look]
+        event = drive(
+            plan,
+            lambda: look(self.client, **plan.arguments),
+            lambda: None,
+            sleep=time.sleep,
+            clock=time.time,
+            log=self.log,
+        )
+        return self.execute_complete(context, event)
+
+    def execute_complete(self, context: Context, event: object) -> Json:  # noqa: ARG002
+        """Turn the event of a wait into the step's result, or raise why there is none."""
+        return conclude(event)
+
+    def _deadline(self, context: Context, since: float) -> float | None:
+        """Take the earlier of this step's timeout and, where it is deferred and so not enforced, Airflow's own."""
+        limits = [since + self.timeout] if self.timeout is not None else []
+        if self.deferrable and self.execution_timeout:
+            limits.append(context["ti"].start_date.timestamp() + self.execution_timeout.total_seconds())
+        return min(limits, default=None)

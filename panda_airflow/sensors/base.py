@@ -1,0 +1,93 @@
+"""What the sensors for jobs, requests and the server have in common."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import BaseSensorOperator, PokeReturnValue
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowSensorTimeout
+
+from panda_airflow.client import PandaError, WaitTimeout
+from panda_airflow.client.looks import LOOKS
+from panda_airflow.client.polling import Poll, PollPlan, conclude
+from panda_airflow.hooks.step import PandaStep
+from panda_airflow.triggers.polling import PandaPollTrigger
+
+Context = Any
+
+
+class PandaPollSensor(PandaStep, BaseSensorOperator):
+    """Base of the sensors that do not wait for a task.
+
+    :param deferrable: wait in the triggerer, whatever ``mode`` says.
+    :param outage: how long the server may be unreachable, in seconds, before the sensor gives up.
+
+    ``mode``, ``poke_interval``, ``timeout`` and ``soft_fail`` are those of any sensor.
+    """
+
+    ui_color = "#e0ecf4"
+
+    def __init__(
+        self,
+        *,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        outage: float = 6 * 3600.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.deferrable = deferrable
+        self.outage = outage
+
+    @abstractmethod
+    def plan(self, since: float) -> PollPlan:
+        """Plan the wait.
+
+        :param since: epoch seconds of its begin.
+        """
+
+    def execute(self, context: Context) -> Any:
+        """Wait in the triggerer, or by poking as any sensor does."""
+        if self.deferrable:
+            deadline = context["ti"].start_date.timestamp() + self.timeout
+            self.defer(
+                trigger=PandaPollTrigger(
+                    self.panda_conn_id, replace(self.plan(time.time()), deadline=deadline).to_json()
+                ),
+                method_name="execute_complete",
+                timeout=timedelta(seconds=max(0.0, deadline - time.time()) + 2 * self.poke_interval + 60),
+            )
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:  # noqa: ARG002
+        """Turn the event of the wait into the sensor's result, or raise why there is none."""
+        try:
+            return conclude(event)
+        except WaitTimeout as timeout:
+            if event["kind"] != "timeout":
+                raise
+            raise AirflowSensorTimeout(str(timeout)) from timeout
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look once; what earlier pokes of this try saw is in the task state store."""
+        store, this_try = context["task_state_store"], context["ti"].try_number
+        before = store.get("panda_poll")
+        if not before or before["try"] != this_try:
+            before = {"try": this_try, "since": time.time(), "seen": {}}
+        poll = Poll(self.plan(before["since"]), **before["seen"])
+        event = poll.judge(self._look(poll.plan), time.time())
+        if event:
+            return PokeReturnValue(is_done=True, xcom_value=conclude(event))
+        (self.log.warning if poll.warn else self.log.info)("%s", poll.note)
+        store.set("panda_poll", before | {"seen": poll.memory()})
+        return PokeReturnValue(is_done=False)
+
+    def _look(self, plan: PollPlan) -> object:
+        try:
+            return LOOKS[plan.look](self.client, **plan.arguments)
+        except PandaError as error:
+            return error

@@ -1,0 +1,33 @@
+"""Sensor for requests to iDDS, the workflow service behind PanDA."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from panda_airflow.client.looks import request_plan
+from panda_airflow.client.polling import PollPlan
+from panda_airflow.sensors.base import PandaPollSensor
+
+
+class PandaWaitIddsRequestSensor(PandaPollSensor):
+    """Wait until an iDDS request has one of the given statuses; any other final status fails the sensor.
+
+    Needs a server that has the legacy route to iDDS, as the newer one cannot tell the status of a request.
+
+    :param request_id: of the request, or a template that yields it.
+    :param statuses: statuses that end the wait well, in iDDS's spelling.
+
+    The other parameters are those of :class:`~panda_airflow.sensors.base.PandaPollSensor`.
+    """
+
+    template_fields: Sequence[str] = ("panda_conn_id", "request_id")
+
+    def __init__(self, *, request_id: int | str, statuses: Sequence[str] = ("Finished",), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.request_id = request_id
+        self.statuses = tuple(statuses)
+
+    def plan(self, since: float) -> PollPlan:
+        """Plan the wait; see :meth:`PandaPollSensor.plan`."""
+        return request_plan(int(self.request_id), self.statuses, since, self.poke_interval, outage=self.outage)
