@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -19,6 +20,8 @@ from panda_airflow.devserver.tokens import TokenIssuer
 
 HOUR = 3600.0
 TOKEN_LIFETIME = 7 * 24 * HOUR
+PRIVATE = 0o077
+"""The umask under which nobody else can read what is written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,6 +107,7 @@ def _add_root(command: argparse.ArgumentParser) -> None:
 
 def _devserver(options: argparse.Namespace) -> str:
     """Serve until SIGINT or SIGTERM."""
+    os.umask(PRIVATE)
     stopped = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -122,7 +126,7 @@ def _devserver(options: argparse.Namespace) -> str:
 
 
 def _welcome(server: DevServer) -> str:
-    """Describe how to reach a server, and leave the same as a file to source."""
+    """Describe how to reach a server, and leave a file to source, which alone holds a token."""
     token = server.token(lifetime=TOKEN_LIFETIME)
     variables = server.environment() | {
         "PANDA_AUTH": "oidc",
@@ -134,13 +138,15 @@ def _welcome(server: DevServer) -> str:
     path = write_private(server.root / "env.sh", exports.encode())
     return (
         f"PanDA development server: {server.url} and {server.url_ssl}, state in {server.root}\n"
-        f"For PanDA clients and Airflow, as Bob Tester of wlcg (or: . {path}):\n\n{exports}\nCtrl-C stops it.\n"
+        f"For PanDA clients and Airflow in another shell, as Bob Tester of wlcg:\n\n"
+        f"    . {shlex.quote(str(path))}\n\nCtrl-C stops it.\n"
     )
 
 
 def _demo(options: argparse.Namespace) -> str:
     from panda_airflow.demo.runner import run_demo  # noqa: PLC0415 - needs what the other commands do not
 
+    os.umask(PRIVATE)
     return run_demo(options.root, options.dags)
 
 

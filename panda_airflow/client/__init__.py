@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from panda_airflow.client.config import ClientConfig
 from panda_airflow.client.errors import (
+    NOTHING_DONE,
     AuthError,
     ConfigError,
     CredentialExpired,
@@ -11,6 +12,7 @@ from panda_airflow.client.errors import (
     CredentialRefused,
     DuplicateTask,
     InvalidArgument,
+    NotCarriedOut,
     NotDelivered,
     NotFound,
     OutcomeUnknown,
@@ -30,6 +32,7 @@ from panda_airflow.client.errors import (
 from panda_airflow.client.session import PandaClient
 
 __all__ = [
+    "NOTHING_DONE",
     "AuthError",
     "ClientConfig",
     "ConfigError",
@@ -38,6 +41,7 @@ __all__ = [
     "CredentialRefused",
     "DuplicateTask",
     "InvalidArgument",
+    "NotCarriedOut",
     "NotDelivered",
     "NotFound",
     "OutcomeUnknown",

@@ -28,7 +28,7 @@ _REFUSALS: tuple[tuple[str, type[errors.PandaError]], ...] = (
         r".*not authorized|.*not in authorized users|request \d+ is not owned by|no production|.*has no permission",
         errors.PermissionDenied,
     ),
-    (r"database error|failed to register task", errors.ServerError),
+    (r"database error|failed to register task", errors.NotCarriedOut),
     (r"(?i)(child )?task not found|jediTaskID=\d+ not found|unknown task", errors.NotFound),
     (r"No match requests|request_id .* not found", errors.NotFound),
     (r"no active job|.*PandaID=\d+ (not found|in DB)", errors.NotFound),
@@ -145,7 +145,7 @@ def refusal(endpoint: Endpoint, envelope: Envelope) -> errors.PandaError:
 
 _ADVICE: dict[type[errors.PandaError], str] = {
     errors.CredentialMissing: "Give a token (PANDA_AUTH=oidc) or a grid proxy (X509_USER_PROXY).",
-    errors.ServerError: "Nothing was registered; the PanDA database may be down, so try again later.",
+    errors.NotCarriedOut: "Nothing was registered; the PanDA database may be down, so try again later.",
 }
 
 _CHECK_URL = "Check that the URL, its port and http or https are those of a PanDA server."

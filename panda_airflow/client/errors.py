@@ -12,7 +12,8 @@
     |-- TransportError        the network failed
     |   |-- NotDelivered          the request never reached the server: safe to repeat
     |   `-- OutcomeUnknown        the server may have acted: look before repeating
-    |-- ServerError           the server broke (5xx, unreadable reply, database error)
+    |-- ServerError           the server broke (5xx, unreadable reply): it may have acted
+    |   `-- NotCarriedOut         it says itself that it could not, mostly for its database: nothing was done
     |-- Refused               the server understood and said no
     |   |-- PermissionDenied      not the owner, no production role
     |   |-- NotFound              unknown, or still inside the registration window
@@ -109,6 +110,10 @@ class ServerError(PandaError):
     ) -> None:
         super().__init__(message, endpoint=endpoint, server_says=server_says, advice=advice)
         self.retry_after = retry_after
+
+
+class NotCarriedOut(ServerError):
+    """The server says that it could not do it, mostly because its database is down: nothing was done."""
 
 
 class Refused(PandaError):
@@ -212,3 +217,7 @@ class TaskAborted(TaskOutcome):
 
 class WaitTimeout(TaskOutcome):
     """The deadline of the wait passed before the task ended."""
+
+
+NOTHING_DONE = (UsageError, AuthError, NotDelivered, NotCarriedOut, Refused)
+"""Errors that prove that the server did not act."""

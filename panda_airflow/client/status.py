@@ -44,6 +44,9 @@ ACTIVE_STATUSES = frozenset(
 RETRYABLE_STATUSES = frozenset({"finished", "failed", "exhausted"})
 """Statuses in which ``task/retry`` is accepted (``exhausted`` only with the production role)."""
 
+ABOUT_TO_ABORT = frozenset({"aborting", "toabort"})
+"""Active statuses from which a task only goes on to ``aborted``."""
+
 
 def classify(status: str) -> Outcome:
     """Say what a status means to a waiter; a word that is not known counts as active.

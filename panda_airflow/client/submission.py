@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 from panda_airflow.client.errors import UsageError
 from panda_airflow.client.models import Mark, TaskInfo, named_task_id
-from panda_airflow.client.status import RETRYABLE_STATUSES, classify
+from panda_airflow.client.status import ABOUT_TO_ABORT, RETRYABLE_STATUSES, classify
 
 TASK_NAME_LIMIT = 256
 """Longest task name that the server's database holds, in characters."""
@@ -54,6 +55,7 @@ class SubmissionRecord:
     :param clears: how often a person had cleared the step by then, in any unit that only grows.
     :param mark: where a task that held the name before stood then; None if the name was free.
     :param task_id: JediTaskID, or None while only the intent is recorded.
+    :param sent: whether a request may have reached the server under this name.
     """
 
     name: str
@@ -62,6 +64,7 @@ class SubmissionRecord:
     clears: int
     mark: Mark | None = None
     task_id: int | None = None
+    sent: bool = True
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> SubmissionRecord:
@@ -79,30 +82,51 @@ class Action(Enum):
     REPLACE = "submit anew under the next name"
 
 
-def next_action(record: SubmissionRecord | None, info: TaskInfo | None, accepted: Collection[str]) -> Action:
+def next_action(
+    record: SubmissionRecord | None, info: TaskInfo | None, accepted: Collection[str], *, overdue: bool
+) -> Action:
     """Decide what a step does, from what it remembers and what the server shows.
 
     :param record: the step's memory, or None at the first try.
     :param info: the recorded task, or None where the server does not show it (yet).
     :param accepted: statuses that satisfy the step.
+    :param overdue: whether JEDI should long have executed what was submitted.
     """
-    if record is None:
+    if record is None or not record.sent:
         return Action.SUBMIT
     if record.task_id is None:
         return Action.FIND
-    if info is None or not classify(info.status).is_final or Mark.of(info) == record.mark:
-        return Action.FOLLOW
-    if info.status in accepted:
-        return Action.FOLLOW
-    return Action.RETRY if info.status in RETRYABLE_STATUSES else Action.REPLACE
+    if info is not None and Mark.of(info) == record.mark and classify(info.status).is_final:
+        return Action.FIND if overdue else Action.FOLLOW
+    return Action.FOLLOW if info is None or info.status in accepted else _action_in(info.status)
 
 
-def surviving_twin(info: TaskInfo) -> int | None:
-    """Name the task in whose favour JEDI aborted this one as a duplicate, if it did.
+def _action_in(status: str) -> Action:
+    """Decide by the status of a task that does not satisfy the step."""
+    if status in RETRYABLE_STATUSES:
+        return Action.RETRY
+    is_lost = status in ABOUT_TO_ABORT or classify(status).is_final
+    return Action.REPLACE if is_lost else Action.FOLLOW
 
-    Production tasks are checked for duplicates only in JEDI, after the server has accepted both.
+
+def surviving_twin(error_dialog: str) -> int | None:
+    """Name the task in whose favour JEDI aborted another as a duplicate, if it did.
+
+    The server's own check for duplicates is not atomic, and for production tasks there is none: JEDI aborts one
+    of the two that the server accepted.
+
+    :param error_dialog: of the aborted task.
     """
-    return named_task_id(info.error_dialog) if "duplicated task" in info.error_dialog else None
+    return named_task_id(error_dialog) if "duplicated task" in error_dialog else None
+
+
+def name_filter(name: str) -> str:
+    """Write the filter that finds a task by its name; the server reads some characters as a regular expression.
+
+    :param name: task name.
+    """
+    pattern = re.escape(name) if set(name) & set("+()|*?^$\\") else name
+    return json.dumps({"taskName": pattern})
 
 
 def task_name(dag_id: str, run_id: str, task_id: str, map_index: int, generation: int = 0) -> str:

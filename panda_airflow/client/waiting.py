@@ -64,14 +64,18 @@ class WaitPlan:
         return wait_flow(self)
 
 
+Kind = Literal["ended", "failed", "timeout", "stuck", "outage", "error"]
+
+
 class WaitEvent(TypedDict):
     """How a wait ended.
 
     ``kind`` is ``ended`` (in a status the plan accepts), ``failed`` (in any other final status), ``timeout``,
-    ``outage`` (too many looks failed) or ``error`` (looking is impossible). ``note`` says what became of the task.
+    ``stuck`` (a command was not executed), ``outage`` (too many looks failed) or ``error`` (looking is impossible).
+    ``note`` says what became of the task.
     """
 
-    kind: Literal["ended", "failed", "timeout", "outage", "error"]
+    kind: Kind
     task_id: int
     status: str
     name: NotRequired[str]
@@ -122,18 +126,15 @@ class Watch:
     def _judge_state(self, info: TaskInfo, now: float) -> WaitEvent | None:
         self.failures.forget()
         self.status = info.status
-        stale = self._is_stale(info, now)
-        accepted = info.status in self.plan.statuses and not stale
-        if accepted or (classify(info.status).is_final and not stale):
+        accepted = info.status in self.plan.statuses
+        stale = self.plan.mark == Mark.of(info)
+        if (accepted or classify(info.status).is_final) and not stale:
             return self._ended("ended" if accepted else "failed", info)
+        if (accepted or classify(info.status).is_final) and now >= self.plan.since + self.plan.patience:
+            return self._event("stuck", note="JEDI may have dropped the command: a retry of this step gives it again.")
         self.warn = not is_known(info.status)
         self.note = _progress(self.plan.task_id, info, stale=stale)
         return None
-
-    def _is_stale(self, info: TaskInfo, now: float) -> bool:
-        """Whether the status is the one from before the command, which JEDI has yet to execute."""
-        mark = self.plan.mark
-        return mark is not None and Mark.of(info) == mark and now < self.plan.since + self.plan.patience
 
     def _judge_failure(self, error: errors.PandaError, now: float) -> WaitEvent | None:
         plan = self.plan
@@ -158,7 +159,7 @@ class Watch:
         event = self._event(kind)
         return {**event, "name": info.name, "error_dialog": info.error_dialog, "files": files}
 
-    def _event(self, kind: Literal["ended", "failed", "timeout", "outage", "error"], *, note: str = "") -> WaitEvent:
+    def _event(self, kind: Kind, *, note: str = "") -> WaitEvent:
         return {"kind": kind, "task_id": self.plan.task_id, "status": self.status, "note": note}
 
 
@@ -200,6 +201,7 @@ def conclude(event: object, jobs: Sequence[JobInfo] = (), monitor_url: str = "")
 
 _ERRORS: dict[str, type[errors.TaskOutcome]] = {
     "timeout": errors.WaitTimeout,
+    "stuck": errors.WaitTimeout,
     "outage": errors.WaitTimeout,
     "error": errors.TaskOutcome,
 }
@@ -215,10 +217,10 @@ _OUTCOMES = {
 _VERDICTS = {
     "failed": "ended as {status}.",
     "timeout": "did not end in time; its last status was {status}.",
+    "stuck": "was told to go on and did not move in time; its status is still {status}.",
     "outage": "could not be looked at for too long; its last status was {status}.",
     "error": "cannot be looked at; its last status was {status}.",
 }
-
 
 _KINDS = ("ended", *_VERDICTS)
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Self
 
 from panda_airflow.client import PandaError
+from panda_airflow.demo import leash
 
 TAIL = 25
 _FOREIGN = ("AIRFLOW", "PANDA", "OIDC_", "X509_")
 
 
 class Service:
-    """A child process that is ended with everything it has started.
+    """A child process that is ended with everything it has started, even if this process is killed.
 
     :param name: for people, and for the log file.
     :param module: run by this Python.
@@ -36,11 +37,12 @@ class Service:
         self.name = name
         self.log = logs / f"{name}.log"
         with self.log.open("wb") as log:
+            os.fchmod(log.fileno(), 0o600)
             # A session of its own, so that Ctrl-C reaches the demo alone and the demo ends all in order.
             self._process = subprocess.Popen(  # noqa: S603 - our own modules
-                [sys.executable, "-m", module, *arguments],
+                [sys.executable, "-m", leash.__name__, module, *arguments],
                 env=dict(environment),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -58,7 +60,8 @@ class Service:
 
     def terminate(self) -> None:
         """Ask the process to end."""
-        self._process.terminate()
+        if self._process.stdin:
+            self._process.stdin.close()
 
     def end(self, timeout: float) -> None:
         """Wait for the process to end, then end by force whatever of its group is left.
@@ -93,7 +96,7 @@ class Services:
     def __exit__(self, *_: object) -> None:
         for service in self._running:
             service.terminate()
-        deadline = time.monotonic() + 8
+        deadline = time.monotonic() + leash.FAREWELL + 2
         for service in self._running:
             service.end(deadline - time.monotonic())
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -30,6 +31,7 @@ from panda_airflow.devserver.wire import apache, plain, read_arguments, reply
 
 log = logging.getLogger(__name__)
 
+LOCAL_NAMES = ("127.0.0.1", "localhost")
 METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "TRACE", "PATCH")
 LEGACY_LEFT = frozenset(
     {
@@ -128,6 +130,8 @@ class Frontend:
 def build_app(frontend: Frontend, more: Sequence[Route] = ()) -> ASGIApp:
     """Assemble the ASGI application.
 
+    Names other than this machine's are refused, lest a web page reach it under a name of its own (DNS rebinding).
+
     :param frontend: serves what a PanDA server serves.
     :param more: routes that a real server does not have.
     """
@@ -141,7 +145,8 @@ def build_app(frontend: Frontend, more: Sequence[Route] = ()) -> ASGIApp:
         Route("/iam/jwk", frontend.key_set),
     ]
     pages: dict[Any, Any] = {404: _not_found, 405: _not_allowed}
-    return TroubleLayer(Starlette(routes=routes, exception_handlers=pages), frontend.backend.faults)
+    app = TroubleLayer(Starlette(routes=routes, exception_handlers=pages), frontend.backend.faults)
+    return TrustedHostMiddleware(app, LOCAL_NAMES, www_redirect=False)
 
 
 async def _not_found(_request: Request, _error: Exception) -> Response:

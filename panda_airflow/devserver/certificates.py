@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from panda_airflow.client.errors import ConfigError
+
 Extensions = Sequence[tuple[x509.ExtensionType, bool]]
 
 PRODUCTION_UNIT = "Production"
@@ -38,6 +40,22 @@ _AUTHORITY = x509.Name(
         x509.NameAttribute(NameOID.COMMON_NAME, "panda-airflow devserver ca"),
     ]
 )
+
+
+def private_directory(path: Path) -> Path:
+    """Make a directory that only its owner can enter, or make an existing one so.
+
+    :param path: made with the directories above it.
+    :return: the absolute path.
+    :raises ConfigError: that cannot be done.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except OSError as error:
+        advice = "Name a directory of your own with --root."
+        raise ConfigError(f"cannot keep state in {path}: {error.strerror}.", advice=advice) from error
+    return path.resolve()
 
 
 def write_private(path: Path, content: bytes) -> Path:

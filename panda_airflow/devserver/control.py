@@ -3,15 +3,18 @@
 ``GET /devserver/state`` tells URLs, files and faults. ``POST /devserver/faults`` takes the parameters of
 ``Faults.inject`` as a JSON object, ``DELETE /devserver/faults`` clears them. ``POST /devserver/token`` and
 ``POST /devserver/proxy`` take the parameters of ``DevServer.token`` and ``DevServer.proxy`` and answer
-``{"token": ...}`` and ``{"path": ...}``. Whoever can reach the server may use it: it listens on this machine only,
-and every identity it knows is made up.
+``{"token": ...}`` and ``{"path": ...}``. Every request needs the secret that is kept in ``control.secret`` of the
+server's root directory, as ``Authorization: Bearer <secret>``: a token is enough to run commands as the user who
+started the server.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -20,8 +23,21 @@ from starlette.routing import Route
 
 from panda_airflow.client.errors import UsageError
 from panda_airflow.devserver.backend import Backend
-from panda_airflow.devserver.certificates import Authority
+from panda_airflow.devserver.certificates import Authority, write_private
 from panda_airflow.devserver.tokens import TokenIssuer
+
+Serve = Callable[[Request], Awaitable[Response]]
+
+
+def control_secret(root: Path) -> str:
+    """Read the secret that whoever controls a server has to know; made on first use.
+
+    :param root: the server's root directory.
+    """
+    path = root / "control.secret"
+    if not path.exists():
+        write_private(path, secrets.token_urlsafe(32).encode())
+    return path.read_text()
 
 
 @dataclass(frozen=True)
@@ -31,20 +47,33 @@ class Control:
     :param backend: state to tell, faults to set.
     :param issuer: of tokens.
     :param authority: of proxies.
+    :param secret: without which nothing is told or done.
     """
 
     backend: Backend
     issuer: TokenIssuer
     authority: Authority
+    secret: str
 
     def routes(self) -> list[Route]:
         """List the URLs."""
         return [
-            Route("/devserver/state", self.state),
-            Route("/devserver/faults", self.faults, methods=["POST", "DELETE"]),
-            Route("/devserver/token", self.token, methods=["POST"]),
-            Route("/devserver/proxy", self.proxy, methods=["POST"]),
+            Route("/devserver/state", self._guarded(self.state)),
+            Route("/devserver/faults", self._guarded(self.faults), methods=["POST", "DELETE"]),
+            Route("/devserver/token", self._guarded(self.token), methods=["POST"]),
+            Route("/devserver/proxy", self._guarded(self.proxy), methods=["POST"]),
         ]
+
+    def _guarded(self, serve: Serve) -> Serve:
+        expected = f"Bearer {self.secret}".encode()
+
+        async def guard(request: Request) -> Response:
+            if secrets.compare_digest(request.headers.get("authorization", "").encode(), expected):
+                return await serve(request)
+            error = "this needs the header Authorization: Bearer <what control.secret in the root directory holds>"
+            return JSONResponse({"error": error}, 403)
+
+        return guard
 
     async def state(self, _request: Request) -> Response:
         """Tell URLs, files and faults."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,8 +17,8 @@ from starlette.types import ASGIApp
 from panda_airflow.client.errors import ConfigError
 from panda_airflow.devserver.app import Frontend, build_app
 from panda_airflow.devserver.backend import Backend, Pace, utc_now
-from panda_airflow.devserver.certificates import Authority
-from panda_airflow.devserver.control import Control
+from panda_airflow.devserver.certificates import Authority, private_directory
+from panda_airflow.devserver.control import Control, control_secret
 from panda_airflow.devserver.faults import Faults
 from panda_airflow.devserver.identity import AccessPolicy, Gate
 from panda_airflow.devserver.jedi import Jedi
@@ -37,7 +38,7 @@ class DevServer:
         with DevServer(Path("state")) as server:
             config = ClientConfig(url=server.url, auth="oidc", vo="wlcg", token=server.token())
 
-    :param root: directory of all state; made if missing.
+    :param root: directory of all state, closed to other users; made if missing.
     :param pace: how fast tasks move.
     :param http_port: 0 takes a free one.
     :param https_port: 0 takes a free one.
@@ -65,7 +66,8 @@ class DevServer:
         """Start to listen and to run tasks.
 
         :param timeout: seconds until the server must answer.
-        :raises ConfigError: a port is taken, another server uses the directory, or this one does not come up.
+        :raises ConfigError: a port is taken, the directory cannot be made or another server uses it, or this one
+            does not come up.
         """
         with ExitStack() as started:
             self._start(started, timeout)
@@ -74,8 +76,8 @@ class DevServer:
 
     def _start(self, started: ExitStack, timeout: float) -> None:
         """Start part after part, each with its end registered, so that a failure half-way leaves nothing behind."""
+        started.enter_context(_claim(private_directory(self.root)))
         (self.root / "cache" / "jedilog").mkdir(parents=True, exist_ok=True)
-        started.enter_context(_claim(self.root))
         self.authority, self.issuer = Authority(self.root), TokenIssuer(self.root)
         http, https = (started.enter_context(bind(port)) for port in self._ports)
         self.backend = self._open_backend(http, https)
@@ -103,9 +105,8 @@ class DevServer:
 
     def _app(self) -> ASGIApp:
         frontend = Frontend(self.backend, Gate(self.issuer, self._policy), Routes.load())
-        return build_app(
-            frontend, [*Monitor(self.backend).routes(), *Control(self.backend, self.issuer, self.authority).routes()]
-        )
+        control = Control(self.backend, self.issuer, self.authority, self.control_secret)
+        return build_app(frontend, [*Monitor(self.backend).routes(), *control.routes()])
 
     def stop(self) -> None:
         """Stop listening and end all jobs; no thread or process is left."""
@@ -136,6 +137,11 @@ class DevServer:
     def ca_directory(self) -> Path:
         """What ``X509_CERT_DIR`` should name."""
         return self.authority.ca_directory
+
+    @property
+    def control_secret(self) -> str:
+        """What requests to ``/devserver/`` have to show; see :mod:`panda_airflow.devserver.control`."""
+        return control_secret(self.root)
 
     @property
     def faults(self) -> Faults:
@@ -172,10 +178,16 @@ class DevServer:
 
 def _claim(root: Path) -> TextIO:
     """Keep a second server out of a directory, for as long as the file is open."""
-    lock = (root / "lock").open("w")
+    lock = (root / "lock").open("a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        lock.close()
-        raise ConfigError(f"another embedded server runs in {root}.", advice="Stop it or use another one.") from error
+        with lock:
+            lock.seek(0)
+            pid = lock.read()
+        advice = f"Stop it with Ctrl-C or `kill {pid}`, or use another directory."
+        raise ConfigError(f"another embedded server, process {pid}, runs in {root}.", advice=advice) from error
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
     return lock

@@ -38,6 +38,9 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # SQLite gives the files beside it the same mode.
+        path.touch(0o600)
+        path.chmod(0o600)
         self.down = False
         self._lock = RLock()
         self._connection = sqlite3.connect(

@@ -41,7 +41,7 @@ def settle(hook: PandaHook, event: object) -> TaskResult:
         "status": known["status"],
         "name": known.get("name", ""),
         "files": known.get("files", {}),
-        "output_datasets": hook.client.task.get_details(task_id).output_datasets if known["status"] else [],
+        "output_datasets": _output_datasets(hook, task_id) if known["status"] else [],
         "monitor_url": page,
     }
 
@@ -52,4 +52,13 @@ def _unsuccessful_jobs(hook: PandaHook, task_id: int) -> list[JobInfo]:
         return hook.client.task.get_job_descriptions(task_id, unsuccessful_only=True)
     except PandaError as error:
         hook.log.warning("The failed jobs of PanDA task %s cannot be read: %s", task_id, error)
+        return []
+
+
+def _output_datasets(hook: PandaHook, task_id: int) -> list[str]:
+    """Read the names of the outputs; they may be missing from a result, the result itself may not."""
+    try:
+        return hook.client.task.get_details(task_id).output_datasets
+    except PandaError as error:
+        hook.log.warning("The output datasets of PanDA task %s cannot be read: %s", task_id, error)
         return []

@@ -7,9 +7,21 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
-from panda_airflow.client import PandaClient
+from panda_airflow.client import PandaClient, UsageError
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.policies.retry import PandaRetryPolicy
+
+
+def read_task_id(value: object) -> int:
+    """Read a JediTaskID as a DAG author or a template gives it.
+
+    :param value: a number, its digits, or the result of a step that waited for the task.
+    :raises UsageError: it is none of these.
+    """
+    given = value.get("task_id") if isinstance(value, dict) else value
+    if isinstance(given, bool) or not str(given).strip().isdecimal():
+        raise UsageError(f"jedi_task_id must be a JediTaskID, not {value!r:.80}; check what the template yields.")
+    return int(str(given))
 
 
 class PandaStep(BaseOperator):

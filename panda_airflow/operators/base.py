@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
 from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import TaskDeferralTimeout
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
-from panda_airflow.client import PandaClient
+from panda_airflow.client import PandaClient, WaitTimeout
 from panda_airflow.client.driver import drive
 from panda_airflow.client.models import Mark, TaskInfo
 from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan, read_event
@@ -22,6 +22,10 @@ from panda_airflow.triggers.panda import PandaTaskTrigger
 
 Context = Any
 """Airflow's context; its own type lists every key of every kind of run."""
+
+
+SLOWEST_LOOK = 300.0
+"""Seconds that one look at a task may last, repeated requests included."""
 
 
 class Memory:
@@ -124,6 +128,7 @@ class PandaTaskOperator(PandaStep):
         if not self.wait_for_completion:
             return settle(self.hook, {"kind": "ended", "task_id": plan.task_id, "status": ""})
         if self.deferrable:
+            Memory(context, "panda_wait").remember({"task_id": plan.task_id})
             self.defer(
                 trigger=PandaTaskTrigger(self.panda_conn_id, plan.to_json(), cancel_on_kill=self.cancel_on_kill),
                 method_name="execute_complete",
@@ -139,6 +144,18 @@ class PandaTaskOperator(PandaStep):
         )
         return self.execute_complete(context, event)
 
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a deferral; where Airflow ended it because the trigger fell silent, kill the PanDA task."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralTimeout as silence:
+            task_id = (Memory(context, "panda_wait").recall() or {}).get("task_id", 0)
+            note = "The trigger did not report in time. The PanDA task was left running."
+            if self.cancel_on_timeout and task_id:
+                self.client.task.kill(task_id)
+                note = "The trigger did not report in time. The PanDA task was told to stop."
+            raise WaitTimeout(f"PanDA task {task_id}: {note}", task_id=task_id) from silence
+
     def execute_complete(self, context: Context, event: object) -> TaskResult:  # noqa: ARG002
         """Turn the event of a wait into the step's result, or raise why there is none."""
         self._running_task = None
@@ -148,7 +165,8 @@ class PandaTaskOperator(PandaStep):
     def on_kill(self) -> None:
         """Kill the PanDA task when this worker is told to stop.
 
-        Runs in a signal handler with seconds to live: a new client, one request, no question to Airflow.
+        Runs in a signal handler with seconds to live: a new client, one request, no question to Airflow. The
+        server refuses to kill a task that is not registered yet; the log then says that it runs on.
         """
         if self.cancel_on_kill and self._running_task:
             try:
@@ -159,24 +177,18 @@ class PandaTaskOperator(PandaStep):
                 self.log.exception("PanDA task %s may still be running: killing it failed.", self._running_task)
 
     def retry_in_place(self, context: Context, info: TaskInfo, command: Callable[[], object]) -> WaitPlan:
-        """Register a retry of a task, exactly once for each time that the task ended.
+        """Register a retry of a task, and plan to wait until it has moved on and ended again.
 
         :param info: the ended task.
-        :param command: sends ``task/retry``; repeated if the worker dies before JEDI has executed it.
+        :param command: sends ``task/retry``; harmless where an earlier try sent it and JEDI has yet to execute it.
         """
-        memory = Memory(context, "panda_retry")
-        mark = Mark.of(info)
-        pending = memory.recall()
-        if pending is None or pending["mark"] != asdict(mark):
-            pending = {"mark": asdict(mark), "since": time.time()}
-            memory.remember(pending)
         command()
         self.log.info("PanDA task %s ended as %s: its retry is registered.", info.task_id, info.status)
-        return self.plan(context, info.task_id, pending["since"], mark)
+        return self.plan(context, info.task_id, time.time(), Mark.of(info))
 
 
 def _backstop(plan: WaitPlan) -> timedelta | None:
-    """When Airflow itself ends a deferral whose trigger missed its deadline."""
+    """When Airflow itself ends a deferral whose trigger missed its deadline: later than its slowest last look."""
     if plan.deadline is None:
         return None
-    return timedelta(seconds=max(0.0, plan.deadline - time.time()) + 2 * plan.poll_interval + 60)
+    return timedelta(seconds=max(0.0, plan.deadline - time.time()) + 2 * plan.poll_interval + SLOWEST_LOOK)

@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 from panda_airflow.client import NotFound, WaitTimeout, WrongState
 from panda_airflow.client.models import Mark, TaskInfo
 from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES
-from panda_airflow.client.waiting import JEDI_PATIENCE
+from panda_airflow.client.waiting import JEDI_PATIENCE, read_event
 from panda_airflow.hooks.result import TaskResult
+from panda_airflow.hooks.step import read_task_id
 from panda_airflow.operators.base import Context, Memory, PandaTaskOperator
 from panda_airflow.operators.once import at_most_once
 
@@ -74,7 +75,7 @@ class PandaCommandOperator(PandaTaskOperator):
 
     def execute(self, context: Context) -> TaskResult:
         """Give the command unless it is needless or was given before, then wait for its effect."""
-        info = self.registered(int(self.jedi_task_id))
+        info = self.registered(read_task_id(self.jedi_task_id))
         memory = Memory(context, "panda_command")
         given = memory.recall()
         if given and given["clears"] != context["ti"].max_tries:
@@ -93,7 +94,8 @@ class PandaCommandOperator(PandaTaskOperator):
         try:
             return super().execute_complete(context, event)
         except WaitTimeout as timeout:
-            timeout.advice = "JEDI may have dropped the command; a retry of this step gives it again."
+            if read_event(event)["kind"] == "timeout":
+                timeout.advice = "JEDI may have dropped the command; a retry of this step gives it again."
             raise
 
     def registered(self, task_id: int) -> TaskInfo:
@@ -314,7 +316,7 @@ class PandaIncreaseAttemptsOperator(PandaCommandOperator):
 
     def execute(self, context: Context) -> TaskResult:
         """Give the command, at most once, then wait if that is wanted."""
-        info = self.registered(int(self.jedi_task_id))
+        info = self.registered(read_task_id(self.jedi_task_id))
         since = time.time()
         at_most_once(context, "the increase of attempts", lambda: self._increase(info.task_id))
         return self.follow(context, self.plan(context, info.task_id, since))

@@ -7,11 +7,8 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from panda_airflow.client import AuthError, NotDelivered, PandaError, Refused, UsageError
+from panda_airflow.client import NOTHING_DONE, PandaError
 from panda_airflow.operators.base import Context, Memory
-
-NOTHING_DONE = (UsageError, AuthError, NotDelivered, Refused)
-"""Errors that prove that the server did not act."""
 
 
 def at_most_once(context: Context, what: str, send: Callable[[], Any]) -> Any:

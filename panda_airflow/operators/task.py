@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from panda_airflow.client import (
+    NOTHING_DONE,
     DuplicateTask,
+    NotCarriedOut,
     NotFound,
     OutcomeUnknown,
     PermissionDenied,
+    ServerError,
     TaskAborted,
     TaskFailed,
+    UsageError,
     WrongState,
 )
 from panda_airflow.client.models import Json, Mark, TaskInfo
@@ -24,12 +27,14 @@ from panda_airflow.client.submission import (
     SubmissionRecord,
     check_submission,
     generation_of,
+    name_filter,
     next_action,
     surviving_twin,
     task_name,
 )
-from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan
+from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan, read_event
 from panda_airflow.hooks.result import TaskResult
+from panda_airflow.hooks.step import read_task_id
 from panda_airflow.operators.base import Context, Memory, PandaTaskOperator
 
 LOOKUP_INTERVAL = 15.0
@@ -79,11 +84,11 @@ class PandaSubmitTaskOperator(PandaTaskOperator):
         record = self._recall(context)
         cleared = record is not None and record.clears != context["ti"].max_tries
         info = self._look_up(record)
-        if record and info and (twin := surviving_twin(info)):
-            self.log.warning("PanDA task %s was aborted in favour of its twin %s.", info.task_id, twin)
-            record = self._remember(context, replace(record, task_id=twin))
+        if record and info and (twin := surviving_twin(info.error_dialog)):
+            record = self._adopt_twin(context, record, twin)
             info = self._look_up(record)
-        action = next_action(record, info, self.accept)
+        overdue = record is not None and time.time() > record.since + JEDI_PATIENCE
+        action = next_action(record, info, self.accept, overdue=overdue)
         if record and record.task_id and cleared and self.on_clear == "resubmit":
             self._stop(record.task_id, record.since)
             action = Action.REPLACE
@@ -95,6 +100,17 @@ class PandaSubmitTaskOperator(PandaTaskOperator):
         elif record and action is Action.FIND:
             record = self._find_or_submit(context, record)
         return self._plan_for(context, record)
+
+    def execute_complete(self, context: Context, event: object) -> TaskResult:
+        """Turn the event of the wait into the result; a task aborted in favour of its twin is followed to the twin."""
+        record, twin = self._recall(context), surviving_twin(read_event(event).get("error_dialog", ""))
+        if record is None or twin is None:
+            return super().execute_complete(context, event)
+        return self.follow(context, self._plan_for(context, self._adopt_twin(context, record, twin)))
+
+    def _adopt_twin(self, context: Context, record: SubmissionRecord, twin: int) -> SubmissionRecord:
+        self.log.warning("PanDA task %s was aborted in favour of its twin %s.", record.task_id, twin)
+        return self._remember(context, replace(record, task_id=twin, mark=None))
 
     def _plan_for(self, context: Context, record: SubmissionRecord | None) -> WaitPlan:
         if record is None or record.task_id is None:
@@ -121,8 +137,12 @@ class PandaSubmitTaskOperator(PandaTaskOperator):
 
     def _intend(self, context: Context, previous: SubmissionRecord | None) -> SubmissionRecord:
         """Record what is about to be submitted, after checking that it can be."""
+        if not isinstance(self.task_parameters, dict):
+            raise UsageError(
+                f"task_parameters must be a dict, not {self.task_parameters!r:.80}; nothing was submitted."
+            )
         ti = context["ti"]
-        generation = previous.generation + 1 if previous else 0
+        generation = previous.generation + previous.sent if previous else 0
         name = self.task_parameters.get("taskName") or task_name(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
         record = SubmissionRecord(generation_of(name, generation), generation, time.time(), ti.max_tries)
         check_submission({"task_parameters": self._parameters(record)})
@@ -136,7 +156,9 @@ class PandaSubmitTaskOperator(PandaTaskOperator):
         """Submit, and if the outcome is unknown, find out; a second unknown outcome is left to the next try."""
         try:
             return self._submit_once(context, record)
-        except OutcomeUnknown as unclear:
+        except NotCarriedOut:
+            raise
+        except (OutcomeUnknown, ServerError) as unclear:
             self.log.warning("%s Looking for the task under its name.", unclear)
             return self._find_or_submit(context, record)
 
@@ -150,8 +172,14 @@ class PandaSubmitTaskOperator(PandaTaskOperator):
                 raise
             self.log.warning("Adopting PanDA task %s, which holds the name %s.", duplicate.task_id, record.name)
             return self._remember(context, replace(record, task_id=duplicate.task_id))
+        except NOTHING_DONE:
+            self._remember(context, replace(record, sent=False))
+            raise
         self.log.info("PanDA task %s: %s", submission.task_id, submission.message)
-        return self._remember(context, replace(record, task_id=submission.task_id))
+        record = replace(record, task_id=submission.task_id, since=time.time())
+        if submission.reactivated and record.mark is None:
+            record = replace(record, mark=Mark.of(self.look(submission.task_id)))
+        return self._remember(context, record)
 
     def _find_or_submit(self, context: Context, record: SubmissionRecord) -> SubmissionRecord:
         """Look for the intended task by name, and submit it if it is not there.
@@ -176,7 +204,7 @@ class PandaSubmitTaskOperator(PandaTaskOperator):
 
     def _holder(self, name: str) -> TaskInfo | None:
         """Find the newest task of this name; one still in its registration window is not found."""
-        found = self.client.task.get_tasks_detailed_info_since(filters=json.dumps({"taskName": name}))
+        found = self.client.task.get_tasks_detailed_info_since(filters=name_filter(name))
         return max((info for info in found if info.name == name), key=lambda info: info.task_id, default=None)
 
     def _stop(self, jedi_task_id: int, since: float) -> None:
@@ -202,6 +230,8 @@ class PandaRetryTaskOperator(PandaTaskOperator):
 
     :param jedi_task_id: JediTaskID, or a template that yields it.
     :param new_parameters: task parameters to overwrite, for example more memory.
+    :param cancel_on_kill: kill the PanDA task when a person ends or clears this step; not by default, since the
+        task belongs to the step that submitted it and a killed task cannot be retried.
 
     The other parameters are those of :class:`~panda_airflow.operators.base.PandaTaskOperator`.
     """
@@ -210,15 +240,20 @@ class PandaRetryTaskOperator(PandaTaskOperator):
     template_fields_renderers = {"new_parameters": "json"}  # noqa: RUF012 - declared so by Airflow
 
     def __init__(
-        self, *, jedi_task_id: int | str, new_parameters: dict[str, Json] | None = None, **kwargs: Any
+        self,
+        *,
+        jedi_task_id: int | str,
+        new_parameters: dict[str, Json] | None = None,
+        cancel_on_kill: bool = False,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(cancel_on_kill=cancel_on_kill, **kwargs)
         self.jedi_task_id = jedi_task_id
         self.new_parameters = new_parameters
 
     def execute(self, context: Context) -> TaskResult:
         """Retry the task if it ended without satisfying this step, then wait for it."""
-        task_id = int(self.jedi_task_id)
+        task_id = read_task_id(self.jedi_task_id)
         info = self.look(task_id)
         if info.status in self.accept or not classify(info.status).is_final:
             self.log.info("PanDA task %s is %s: nothing to retry now.", task_id, info.status)

@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowSensorTimeout
 from panda_airflow.client import PandaError, WaitTimeout
 from panda_airflow.client.waiting import WaitPlan, Watch
 from panda_airflow.hooks.result import TaskResult, settle
-from panda_airflow.hooks.step import PandaStep
+from panda_airflow.hooks.step import PandaStep, read_task_id
 from panda_airflow.links.panda import PandaTaskLink
 from panda_airflow.triggers.panda import PandaTaskTrigger
 
@@ -64,7 +64,7 @@ class PandaWaitTaskStatusSensor(PandaStep, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait in the triggerer, or by poking as any sensor does."""
-        self.monitor_url = self.hook.config.task_page(int(self.jedi_task_id))
+        self.monitor_url = self.hook.config.task_page(read_task_id(self.jedi_task_id))
         if self.deferrable:
             self._defer(context)
         return super().execute(context)
@@ -80,7 +80,7 @@ class PandaWaitTaskStatusSensor(PandaStep, BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> TaskResult:  # noqa: ARG002
         """Turn the event of the wait into the sensor's result, or raise why there is none."""
-        self.monitor_url = self.hook.config.task_page(int(self.jedi_task_id))
+        self.monitor_url = self.hook.config.task_page(read_task_id(self.jedi_task_id))
         try:
             return settle(self.hook, event)
         except WaitTimeout as timeout:
@@ -104,7 +104,7 @@ class PandaWaitTaskStatusSensor(PandaStep, BaseSensorOperator):
 
     def _plan(self, since: float, deadline: float | None) -> WaitPlan:
         return WaitPlan(
-            int(self.jedi_task_id),
+            read_task_id(self.jedi_task_id),
             since,
             poll_interval=self.poke_interval,
             deadline=deadline,
@@ -115,6 +115,6 @@ class PandaWaitTaskStatusSensor(PandaStep, BaseSensorOperator):
 
     def _look(self) -> object:
         try:
-            return self.hook.client.task.get_detailed_info(int(self.jedi_task_id))
+            return self.hook.client.task.get_detailed_info(read_task_id(self.jedi_task_id))
         except PandaError as error:
             return error

@@ -23,11 +23,11 @@ def steps() -> Iterator[type[BaseOperator]]:
     for group in (*info["operators"], *info["sensors"]):
         for name in group["python-modules"]:
             for kind in vars(import_module(name)).values():
-                if inspect.isclass(kind) and kind.__module__ == name and not inspect.isabstract(kind):
-                    yield kind
+                if inspect.isclass(kind) and issubclass(kind, PandaStep) and kind.__module__ == name:
+                    yield from () if inspect.isabstract(kind) else (kind,)
 
 
-STEPS = [kind for kind in steps() if issubclass(kind, BaseOperator)]
+STEPS = list(steps())
 
 
 def required(kind: type[BaseOperator]) -> dict[str, Any]:

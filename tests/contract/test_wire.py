@@ -17,7 +17,7 @@ import pytest
 
 from panda_airflow.pandaclient import Client
 from panda_airflow.pandaclient.calls import TABLE
-from tests.contract.recorder import Fields, recording
+from tests.contract.recorder import CaseRecorder, Fields
 from tests.tokens import jwt
 
 DATA = Path(__file__).parents[1] / "data"
@@ -222,7 +222,7 @@ def record(package: str, folder: Path) -> Recorded:
     listed = folder / "cases.json"
     listed.write_text(json.dumps([[case.function, case.arguments, {}] for case in CASES]))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PANDA", "X509", "OIDC"))}
-    with recording([case.answers for case in CASES]) as server:
+    with CaseRecorder.running([case.answers for case in CASES]) as server:
         environment |= {
             "PANDA_URL": f"{server.url}/server/panda",
             "PANDA_URL_SSL": f"{server.url}/server/panda",

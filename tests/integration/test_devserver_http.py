@@ -84,9 +84,11 @@ def test_stopping_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_restart_in_the_same_directory_goes_on_where_the_server_was(tmp_path: Path) -> None:
     with DevServer(tmp_path) as first:
         token, proxy, authority = first.token(), first.proxy(), first.ca_file.read_bytes()
+        secret = first.control_secret
         assert upload(first, "sources.a.tar.gz", b"twelve bytes")["success"]
     with DevServer(tmp_path) as second:
         assert second.ca_file.read_bytes() == authority
+        assert second.control_secret == secret
         assert whoami(second, token=token)["success"]
         assert whoami(second, cert=proxy)["success"]
         assert get(second, "/cache/sources.a.tar.gz").content == b"twelve bytes"
@@ -101,13 +103,71 @@ def test_a_taken_port_is_one_clear_sentence(devserver: DevServer, tmp_path: Path
 
 
 def test_two_servers_do_not_share_a_directory(devserver: DevServer) -> None:
-    with pytest.raises(ConfigError, match="another embedded server runs in"):
-        DevServer(devserver.root).start()
+    pid = os.getpid()
+    message = rf"another embedded server, process {pid}, runs in .* Stop it with Ctrl-C or `kill {pid}`"
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=message):
+            DevServer(devserver.root).start()
+
+
+def test_a_directory_that_cannot_be_made_is_one_clear_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cannot keep state in .*/file/root: Not a directory\. Name a directory"):
+        DevServer(tmp_path / "file" / "root").start()
+
+
+# Strangers
 
 
 def test_only_this_machine_is_served(devserver: DevServer) -> None:
     for listener in devserver.listeners:
         assert listener.address[0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.1", 200), ("localhost:1", 200), ("LocalHost", 200), ("evil.example:25080", 400), ("", 400)],
+)
+def test_a_web_page_cannot_reach_it_under_a_name_of_its_own(devserver: DevServer, host: str, status: int) -> None:
+    for path in ("/api/v1/system/is_alive", "/auth/wlcg_auth_config.json", "/devserver/state"):
+        secret = f"Bearer {devserver.control_secret}"
+        headers = {"Host": host, "Accept": "application/json"} | ({"Authorization": secret} if "dev" in path else {})
+        answer = requests.get(devserver.url + path, headers=headers, timeout=TIME_LIMIT)
+        assert answer.status_code == status
+
+
+def test_other_users_can_read_nothing_of_it(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir(mode=0o755)
+    before = os.umask(0)
+    try:
+        with DevServer(root) as server:
+            server.proxy()
+            secrets = [*root.glob("panda.sqlite*"), *root.glob("tls/*key"), *root.glob("tls/proxy*")]
+            secrets += [root / "control.secret", root / "tls" / "host.pem"]
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in secrets}
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(root.stat().st_mode) == 0o700
+    assert modes.keys() >= {"panda.sqlite", "panda.sqlite-wal", "panda.sqlite-shm", "ca.key", "control.secret"}
+    assert set(modes.values()) == {0o600}
+
+
+@pytest.mark.parametrize("given", [None, "Bearer ", "Bearer wrong", "Bearer t\xf6ken"])
+def test_who_cannot_read_the_secret_controls_nothing(devserver: DevServer, given: str | None) -> None:
+    headers = {"Authorization": given.encode("latin-1")} if given else {}
+    for method, name in (
+        ("GET", "state"),
+        ("POST", "token"),
+        ("POST", "proxy"),
+        ("POST", "faults"),
+        ("DELETE", "faults"),
+    ):
+        answer = requests.request(
+            method, f"{devserver.url}/devserver/{name}", headers=headers, json={"kind": "refuse"}, timeout=TIME_LIMIT
+        )
+        assert (answer.status_code, list(answer.json())) == (403, ["error"])
+    assert devserver.faults.describe()["waiting"] == []
 
 
 # Routes
@@ -326,17 +386,23 @@ def test_a_server_without_its_database_is_alive(devserver: DevServer, alive: Any
 
 
 def test_another_process_controls_the_server_through_its_url(devserver: DevServer, alive: Any) -> None:
-    control = f"{devserver.url}/devserver"
+    secret = (devserver.root / "control.secret").read_text()
+
+    def control(method: str, what: str, body: Any = None) -> requests.Response:
+        url, headers = f"{devserver.url}/devserver/{what}", {"Authorization": f"Bearer {secret}"}
+        return requests.request(method, url, json=body, headers=headers, timeout=TIME_LIMIT)
+
     fault = {"kind": "refuse", "endpoint": "system/is_alive", "times": 5}
-    state = requests.post(f"{control}/faults", json=fault, timeout=TIME_LIMIT).json()
+    state = control("POST", "faults", fault).json()
     assert [waiting["times"] for waiting in state["faults"]["waiting"]] == [5]
+    assert control("GET", "state").json() == state
     assert alive().status_code == 503
-    assert requests.delete(f"{control}/faults", timeout=TIME_LIMIT).json()["faults"]["waiting"] == []
-    token = requests.post(f"{control}/token", json={"name": "Carol Tester"}, timeout=TIME_LIMIT).json()["token"]
-    proxy = requests.post(f"{control}/proxy", json={"name": "Carol Tester"}, timeout=TIME_LIMIT).json()["path"]
+    assert control("DELETE", "faults").json()["faults"]["waiting"] == []
+    token = control("POST", "token", {"name": "Carol Tester"}).json()["token"]
+    proxy = control("POST", "proxy", {"name": "Carol Tester"}).json()["path"]
     for credential in ({"token": token}, {"cert": Path(proxy)}):
         assert whoami(devserver, **credential)["data"]["user_dn_clean"] == "Carol Tester"
-    bad = requests.post(f"{control}/faults", json={"kind": "burn"}, timeout=TIME_LIMIT)
+    bad = control("POST", "faults", {"kind": "burn"})
     assert (bad.status_code, "there is no fault" in bad.json()["error"]) == (400, True)
 
 
@@ -384,12 +450,17 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
         [*call, "--http-port", "0", "--https-port", "0"], stdout=subprocess.PIPE, text=True
     ) as server:
         assert server.stdout
+        told = []
         for line in server.stdout:
+            told.append(line)
             if line.startswith("Ctrl-C"):
                 break
         script = '. "$1"; exec "$0" -c "import json, os; print(json.dumps(dict(os.environ)))"'
         shell = ["sh", "-c", script, sys.executable, str(tmp_path / "root" / "env.sh")]
         variables = json.loads(subprocess.run(shell, capture_output=True, text=True, check=True).stdout)
+        assert variables["PANDA_AUTH_ID_TOKEN"] not in "".join(told)
+        assert f"    . {tmp_path}/root/env.sh\n" in told
+        assert {path.stat().st_mode & 0o077 for path in (tmp_path / "root").rglob("*")} == {0}
         base = variables["PANDA_URL_SSL"].removesuffix("/server/panda")
         connection = json.loads(variables["AIRFLOW_CONN_PANDA_DEFAULT"])
         issued = command("token", "--root", str(tmp_path / "root"), "--name", "Carol Tester").stdout.strip()
@@ -415,6 +486,12 @@ def test_command_errors_are_one_line(tmp_path: Path, devserver: DevServer) -> No
     assert "no embedded server has run in" in no_root.stderr
     no_port = command("devserver", "--root", str(tmp_path / "x"), "--http-port", "99999")
     assert (no_port.returncode, no_port.stderr.count("\n")) == (1, 1)
+    held = command("devserver", "--root", str(devserver.root), "--http-port", "0", "--https-port", "0")
+    assert (held.returncode, held.stderr.count("\n")) == (1, 1)
+    assert f"`kill {os.getpid()}`" in held.stderr
+    no_directory = command("devserver", "--root", "/proc/root-of-nobody")
+    assert (no_directory.returncode, no_directory.stderr.count("\n")) == (1, 1)
+    assert "cannot keep state in /proc/root-of-nobody" in no_directory.stderr
     taken = command("devserver", "--root", str(tmp_path / "x"), "--http-port", devserver.url.rpartition(":")[2])
     assert (taken.returncode, taken.stderr.count("\n")) == (1, 1)
     assert "cannot listen on" in taken.stderr

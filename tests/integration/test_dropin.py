@@ -187,7 +187,9 @@ def test_a_sandbox_is_uploaded_once_whatever_it_is_called(tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("bob")
 def test_jobs_without_a_task_reach_the_server_as_it_reads_them() -> None:
-    assert Client.submitJobs([JobSpec(jobName="x", VO="wlcg")]) == (255, None)
+    status, [[job_id, *_]] = Client.submitJobs([JobSpec(jobName="x", VO="wlcg")])
+    assert (status, Client.getJobStatus([job_id])[1][0].jobName) == (0, "x")
+    assert Client.submitJobs([]) == (255, None)
     assert Client.hello() == (0, "")
     assert Client.setDebugMode(99999, True, False) == (0, "production or pilot role required")
     assert Client.get_user_name_from_token()[0] == "Bob Tester"

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
 import string
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from panda_airflow.client.errors import UsageError
 from panda_airflow.client.models import Mark, TaskInfo
-from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES
+from panda_airflow.client.status import ABOUT_TO_ABORT, ACTIVE_STATUSES, FINAL_STATUSES
 from panda_airflow.client.submission import (
     REQUIRED_TO_REFINE,
     REQUIRED_TO_REGISTER,
@@ -20,6 +21,7 @@ from panda_airflow.client.submission import (
     SubmissionRecord,
     check_submission,
     generation_of,
+    name_filter,
     next_action,
     surviving_twin,
     task_name,
@@ -42,7 +44,9 @@ def task(status: str, attempt_nr: int = 0) -> TaskInfo:
         (None, None, DONE, Action.SUBMIT),
         (INTENT, None, DONE, Action.FIND),
         (KNOWN, None, DONE, Action.FOLLOW),
-        *((KNOWN, task(status), DONE, Action.FOLLOW) for status in sorted(ACTIVE_STATUSES)),
+        *((KNOWN, task(status), DONE, Action.FOLLOW) for status in sorted(ACTIVE_STATUSES - ABOUT_TO_ABORT)),
+        *((KNOWN, task(status), DONE, Action.REPLACE) for status in sorted(ABOUT_TO_ABORT)),
+        (replace(KNOWN, task_id=None, sent=False), None, DONE, Action.SUBMIT),
         (KNOWN, task("sublimating"), DONE, Action.FOLLOW),
         (KNOWN, task("done"), DONE, Action.FOLLOW),
         (KNOWN, task("finished"), ("done", "finished"), Action.FOLLOW),
@@ -59,7 +63,24 @@ def task(status: str, attempt_nr: int = 0) -> TaskInfo:
 def test_what_a_step_does_about_its_task(
     record: SubmissionRecord | None, info: TaskInfo | None, accept: tuple[str, ...], action: Action
 ) -> None:
-    assert next_action(record, info, accept) is action
+    assert next_action(record, info, accept, overdue=False) is action
+
+
+def test_a_reactivation_that_jedi_dropped_is_asked_for_again() -> None:
+    """The old status stays for ever; to believe it would be wrong, to wait on would be useless."""
+    assert next_action(REACTIVATED, task("done", 1), DONE, overdue=True) is Action.FIND
+    assert next_action(REACTIVATED, task("done", 2), DONE, overdue=True) is Action.FOLLOW
+
+
+@given(st.text(min_size=1, max_size=TASK_NAME_LIMIT))
+def test_the_server_finds_a_task_by_its_name_and_no_other(name: str) -> None:
+    """The server takes a value with one of these characters for a regular expression, any other literally."""
+    value = json.loads(name_filter(name))["taskName"]
+    if set(value) & set("+()|*?^$\\"):
+        assert re.search(value, name)
+        assert not re.search(value, name[1:])
+    else:
+        assert value == name
 
 
 @given(st.builds(Mark, st.integers(), st.text()) | st.none(), st.integers() | st.none())
@@ -98,9 +119,9 @@ def test_a_name_is_the_same_in_every_process_and_tells_people_whose_it_is() -> N
 
 def test_a_task_aborted_as_a_duplicate_names_its_twin() -> None:
     said = "toabort since there is duplicated task -&gt; jediTaskID=15"
-    assert surviving_twin(TaskInfo(16, status="aborted", error_dialog=said)) == 15
-    assert surviving_twin(TaskInfo(16, status="aborted", error_dialog="killed, see jediTaskID=15")) is None
-    assert surviving_twin(TaskInfo(16, status="done")) is None
+    assert surviving_twin(said) == 15
+    assert surviving_twin("killed, see jediTaskID=15") is None
+    assert surviving_twin("") is None
 
 
 COMPLETE = {

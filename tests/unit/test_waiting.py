@@ -173,8 +173,8 @@ plans = st.builds(
 )
 
 
-def is_stale(plan: WaitPlan, info: TaskInfo, now: float) -> bool:
-    return plan.mark is not None and Mark.of(info) == plan.mark and now < plan.since + plan.patience
+def is_stale(plan: WaitPlan, info: TaskInfo) -> bool:
+    return plan.mark is not None and Mark.of(info) == plan.mark
 
 
 def is_unregistered(plan: WaitPlan, looks: list[tuple[Seen, float]], place: int) -> bool:
@@ -201,11 +201,11 @@ def failures_in_a_row(plan: WaitPlan, looks: list[tuple[Seen, float]]) -> list[f
 def verdict(plan: WaitPlan, looks: list[tuple[Seen, float]]) -> str | None:
     """What the promises say about a wait after these looks."""
     seen, now = looks[-1]
-    if isinstance(seen, TaskInfo) and not is_stale(plan, seen, now):
-        if seen.status in plan.statuses:
-            return "ended"
-        if seen.status in FINAL_STATUSES:
-            return "failed"
+    if isinstance(seen, TaskInfo) and seen.status in {*plan.statuses, *FINAL_STATUSES}:
+        if not is_stale(plan, seen):
+            return "ended" if seen.status in plan.statuses else "failed"
+        if now >= plan.since + plan.patience:
+            return "stuck"
     if isinstance(seen, PERMANENT) and not (seen is STRANGE_PAGE and was_seen(looks)):
         return "error"
     if isinstance(seen, errors.PandaError) and not is_unregistered(plan, looks, len(looks) - 1):
@@ -289,7 +289,11 @@ def test_the_final_status_of_before_a_command_is_not_believed_while_jedi_may_sti
     plan = WaitPlan(TASK_ID, SINCE, statuses=("done", "finished"), patience=100, mark=Mark.of(info))
     assert Watch(plan).judge(info, SINCE + 99) is None
     assert Watch(plan).judge(replace(info, attempt_nr=1), SINCE + 99)
-    assert Watch(plan).judge(info, SINCE + 100)
+    late = Watch(plan).judge(info, SINCE + 100)
+    assert late
+    assert late["kind"] == "stuck"
+    with pytest.raises(errors.WaitTimeout, match=f"status is still {status}"):
+        conclude(late)
 
 
 def test_not_found_means_not_yet_only_until_the_task_was_seen() -> None:

@@ -150,7 +150,7 @@ def _take(backend: Backend, who: Identity, row: Row, files: list[list[Json]]) ->
     now = backend.clock()
     times = dict.fromkeys(("creationTime", "modificationTime", "stateChangeTime"), now)
     row |= times | {"jobStatus": "defined", "attemptNr": 1, "prodUserID": who.dn, "prodUserName": who.name}
-    job_id = backend.store.insert("jobs", **{"currentPriority": 1000} | row)
+    job_id = backend.store.insert("jobs", **{"currentPriority": 1000, "jobParameters": ""} | row)
     backend.store.update("jobs", "PandaID", job_id, jobDefinitionID=job_id)
     for values in files:
         backend.store.insert("files", **_named(backend, "files", values) | {"PandaID": job_id})

@@ -1,0 +1,133 @@
+"""What may go wrong between a step and a server, told from the side of the person who is on call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import TaskDeferred
+
+from panda_airflow.client import PandaError, TaskFailed, UsageError, WaitTimeout
+from panda_airflow.devserver.backend import Pace
+from panda_airflow.operators import base
+from panda_airflow.operators import task as submitting
+from panda_airflow.operators.task import PandaRetryTaskOperator, PandaSubmitTaskOperator
+from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
+from tests.airflow.conftest import Memory, Panda, WorkerDied, serve, task, unnamed
+from tests.airflow.test_exactly_once import as_production, impatient, recorded, submit
+
+__all__ = ["impatient"]
+
+DATED = "user.bob.manual__2026-11-22T10:00:00+00:00"
+"""A name with a run ID in it, which the server's filter takes for a regular expression."""
+
+
+def test_a_dated_name_that_an_ended_task_holds_runs_again_and_is_waited_for(panda: Panda, memory: Memory) -> None:
+    holder = panda.client.task.submit(task(name=DATED) | {"uniqueTaskName": True}).task_id
+    panda.wait(holder)
+    assert submit(memory, task(name=DATED), wait=True)["task_id"] == holder
+    assert panda.task(holder).attempt_nr == 1
+
+
+def test_a_dated_task_whose_id_a_dying_worker_took_along_is_found_and_not_run_again(
+    panda: Panda, memory: Memory
+) -> None:
+    memory.store.dies_at = (2, "before")
+    with pytest.raises(WorkerDied):
+        submit(memory, task(name=DATED))
+    (submitted,) = panda.submitted()
+    panda.wait(submitted)
+    memory.store.dies_at = None
+    assert submit(memory, task(name=DATED), wait=True)["task_id"] == submitted
+    assert panda.task(submitted).attempt_nr == 0
+
+
+def test_a_step_follows_its_task_to_the_twin_in_whose_favour_it_was_aborted(
+    panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_production(panda, monkeypatch)
+    parameters = task("sleep 2", name="user.bob.twin", taskType="prod")
+    twin = panda.client.task.submit(parameters | {"uniqueTaskName": True}).task_id
+    panda.wait(twin, ("running",))
+    result = submit(memory, parameters, wait=True)
+    assert (result["task_id"], result["status"]) == (twin, "done")
+    assert len(panda.submitted()) == 2
+
+
+def test_each_retry_is_given_its_time_and_a_stale_status_is_never_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: Memory
+) -> None:
+    """JEDI sleeps longer than the patience of the first try; the next waits anew and sees it wake."""
+    for module in (base, submitting):
+        monkeypatch.setattr(module, "JEDI_PATIENCE", 1.5)
+    with serve(tmp_path / "panda", monkeypatch, pace=Pace(registration=0.1, cycle=0.1, command=2.5)) as panda:
+        parameters = unnamed(task("exit 1"))
+        with pytest.raises(TaskFailed):
+            submit(memory, parameters, wait=True)
+        with pytest.raises(WaitTimeout, match="did not move in time"):
+            submit(memory, parameters, wait=True)
+        for module in (base, submitting):
+            monkeypatch.setattr(module, "JEDI_PATIENCE", 60)
+        with pytest.raises(TaskFailed):
+            submit(memory, parameters, wait=True)
+        (submitted,) = panda.submitted()
+        assert panda.task(submitted).attempt_nr == 1
+
+
+def test_the_old_done_of_a_reactivation_that_jedi_does_not_execute_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: Memory
+) -> None:
+    monkeypatch.setattr(base, "JEDI_PATIENCE", 0.5)
+    with serve(tmp_path / "panda", monkeypatch, pace=Pace(registration=0.1, cycle=0.1, command=60)) as panda:
+        holder = panda.client.task.submit(task(name="user.bob.again") | {"uniqueTaskName": True}).task_id
+        panda.wait(holder)
+        with pytest.raises(WaitTimeout, match="its status is still done"):
+            submit(memory, task(name="user.bob.again"), wait=True)
+
+
+@pytest.mark.parametrize("fault", ["refuse", "garbage"])
+def test_a_result_without_the_names_of_its_outputs_is_still_a_result(panda: Panda, memory: Memory, fault: str) -> None:
+    panda.server.faults.inject(fault, "task/get_details", times=50)
+    result = submit(memory, unnamed(task()), wait=True)
+    assert (result["status"], result["output_datasets"]) == ("done", [])
+
+
+def test_a_trigger_that_fell_silent_leaves_nothing_running(panda: Panda, memory: Memory) -> None:
+    step = PandaSubmitTaskOperator(task_id="fit", task_parameters=unnamed(task("sleep 60")), deferrable=True, timeout=9)
+    with pytest.raises(TaskDeferred) as deferred:
+        step.execute(memory())
+    assert deferred.value.timeout is not None
+    (submitted,) = panda.submitted()
+    panda.wait(submitted, ("running",))
+    resumed = PandaSubmitTaskOperator(task_id="fit", task_parameters=unnamed(task("sleep 60")), timeout=9)
+    with pytest.raises(WaitTimeout, match=f"PanDA task {submitted}.*told to stop"):
+        resumed.resume_execution("__fail__", {"error": "Trigger timeout"}, memory())
+    panda.wait(submitted, ("aborted",))
+
+
+@pytest.mark.parametrize("parameters", ["{}", None, [], {"taskName": 5}])
+def test_parameters_that_are_none_are_refused_in_a_sentence(panda: Panda, memory: Memory, parameters: Any) -> None:
+    with pytest.raises(UsageError, match="nothing was s"):
+        submit(memory, parameters)
+    assert panda.submitted() == []
+
+
+@pytest.mark.parametrize("value", ["None", "", None, "abc", "-1", True, {"status": "done"}])
+@pytest.mark.parametrize("kind", [PandaRetryTaskOperator, PandaWaitTaskStatusSensor])
+def test_what_is_no_task_id_is_refused_in_a_sentence(panda: Panda, memory: Memory, kind: Any, value: Any) -> None:
+    with pytest.raises(UsageError, match="jedi_task_id must be a JediTaskID"):
+        kind(task_id="x", jedi_task_id=value).execute(memory())
+
+
+def test_parameters_without_a_json_form_leave_no_intent_that_blocks_the_mended_dag(
+    panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_production(panda, monkeypatch)
+    with pytest.raises(PandaError, match="has no JSON form"):
+        submit(memory, unnamed(task(taskType="prod", note={1, 2})))
+    assert recorded(memory)["sent"] is False
+    monkeypatch.setattr(submitting, "LOOKUP_INTERVAL", 3600)
+    mended = submit(memory, unnamed(task(taskType="prod")))
+    assert panda.submitted() == [mended["task_id"]]
+    assert recorded(memory)["generation"] == 0
