@@ -85,13 +85,13 @@ def particle_table() -> None:
         jedi_task_id=JEDI_TASK_ID,
         statuses=["done", "finished"],
         deferrable=True,
-        poke_interval=1,
+        poke_interval=0.5,
     )
     retry = PandaRetryTaskOperator(
         task_id="retry",
         jedi_task_id=JEDI_TASK_ID,
         deferrable=True,
-        poll_interval=1,
+        poll_interval=0.5,
         retries=3,
         retry_delay=timedelta(seconds=1),
     )

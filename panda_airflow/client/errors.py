@@ -31,6 +31,16 @@ Every error can be pickled, and prints what happened, the server's own words and
 
 from __future__ import annotations
 
+from typing import TypedDict, Unpack
+
+
+class Said(TypedDict, total=False):
+    """What every error can carry; see :class:`PandaError`."""
+
+    endpoint: str
+    server_says: str
+    advice: str
+
 
 class PandaError(Exception):
     """Anything that went wrong with PanDA.
@@ -43,11 +53,11 @@ class PandaError(Exception):
 
     advice_by_default = ""
 
-    def __init__(self, message: str, *, endpoint: str = "", server_says: str = "", advice: str = "") -> None:
+    def __init__(self, message: str, **said: Unpack[Said]) -> None:
         super().__init__(message)
-        self.endpoint = endpoint
-        self.server_says = server_says
-        self.advice = advice or self.advice_by_default
+        self.endpoint = said.get("endpoint", "")
+        self.server_says = said.get("server_says", "")
+        self.advice = said.get("advice", "") or self.advice_by_default
 
     def __str__(self) -> str:
         """Say what happened, what the server said and what to do, each as one sentence."""
@@ -99,16 +109,8 @@ class ServerError(PandaError):
     :param retry_after: seconds the server asks to wait before the next attempt, if it says so.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        endpoint: str = "",
-        server_says: str = "",
-        advice: str = "",
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(message, endpoint=endpoint, server_says=server_says, advice=advice)
+    def __init__(self, message: str, *, retry_after: float | None = None, **said: Unpack[Said]) -> None:
+        super().__init__(message, **said)
         self.retry_after = retry_after
 
 
@@ -122,16 +124,8 @@ class Refused(PandaError):
     :param code: the return code in the reply's ``data``, if it carried one.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        endpoint: str = "",
-        server_says: str = "",
-        advice: str = "",
-        code: int | None = None,
-    ) -> None:
-        super().__init__(message, endpoint=endpoint, server_says=server_says, advice=advice)
+    def __init__(self, message: str, *, code: int | None = None, **said: Unpack[Said]) -> None:
+        super().__init__(message, **said)
         self.code = code
 
 
@@ -168,16 +162,9 @@ class DuplicateTask(Refused):
     """
 
     def __init__(
-        self,
-        message: str,
-        *,
-        endpoint: str = "",
-        server_says: str = "",
-        advice: str = "",
-        code: int | None = None,
-        task_id: int | None = None,
+        self, message: str, *, code: int | None = None, task_id: int | None = None, **said: Unpack[Said]
     ) -> None:
-        super().__init__(message, endpoint=endpoint, server_says=server_says, advice=advice, code=code)
+        super().__init__(message, code=code, **said)
         self.task_id = task_id
 
 
@@ -188,17 +175,8 @@ class TaskOutcome(PandaError):
     :param status: the last status seen, or an empty string if none was.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        endpoint: str = "",
-        server_says: str = "",
-        advice: str = "",
-        task_id: int = 0,
-        status: str = "",
-    ) -> None:
-        super().__init__(message, endpoint=endpoint, server_says=server_says, advice=advice)
+    def __init__(self, message: str, *, task_id: int = 0, status: str = "", **said: Unpack[Said]) -> None:
+        super().__init__(message, **said)
         self.task_id = task_id
         self.status = status
 

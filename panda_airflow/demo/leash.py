@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-FAREWELL = 8.0
+FAREWELL = 3.0
 """Seconds that a service has to end in order."""
 
 

@@ -59,7 +59,7 @@ def _start_panda(services: Services, root: Path, story: Story) -> dict[str, str]
     """Start the embedded server; return the variables that PanDA users have."""
     variables = root / "env.sh"
     variables.unlink(missing_ok=True)
-    settings = {"root": root, "http-port": 0, "https-port": 0, "registration": 1, "cycle": 0.25, "command": 0.5}
+    settings = {"root": root, "http-port": 0, "https-port": 0, "registration": 0.5, "cycle": 0.1, "command": 0.2}
     arguments = ["devserver", *(word for name, value in settings.items() for word in (f"--{name}", str(value)))]
     services.start("panda", "panda_airflow.cli", arguments, own_environment())
     services.wait(variables.exists, "the embedded PanDA server", START_LIMIT)

@@ -182,6 +182,7 @@ def airflow_environment(home: Path, dags: Path, port: int) -> dict[str, str]:
         "API_AUTH__JWT_SECRET": secrets.token_urlsafe(32),
         "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": 0.2,
         "WORKERS__MIN_HEARTBEAT_INTERVAL": 1,
+        "DATABASE__CHECK_MIGRATIONS": False,
         "USAGE_DATA_COLLECTION__ENABLED": False,
     }
     return own_environment() | {

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from panda_airflow.client import NotFound, PandaClient, PandaError, PermissionDenied
-from panda_airflow.client.driver import adrive
+from panda_airflow.client import NotFound, PandaError, PermissionDenied
 from panda_airflow.client.models import TaskInfo
 from panda_airflow.client.waiting import WaitPlan
-from panda_airflow.hooks.panda import PandaHook
+from panda_airflow.triggers.base import PandaTrigger
 
 KILL_RETRY_INTERVAL = 15.0
 """Seconds between attempts to kill a task that is not registered yet."""
@@ -23,11 +20,8 @@ _kills: set[asyncio.Task[None]] = set()
 """Kills in progress; the event loop itself keeps only weak references to tasks."""
 
 
-class PandaTaskTrigger(BaseTrigger):
-    """Looks at a task until its wait is over, then yields exactly one event.
-
-    Never raises for anything PanDA does: an exception would reach the worker without its type. The kwargs are
-    stored unencrypted by Airflow, so they hold a connection ID and no secret.
+class PandaTaskTrigger(PandaTrigger):
+    """Waits for a task.
 
     :param panda_conn_id: Airflow connection.
     :param plan: a :class:`~panda_airflow.client.waiting.WaitPlan` as JSON primitives.
@@ -35,35 +29,13 @@ class PandaTaskTrigger(BaseTrigger):
     """
 
     def __init__(self, panda_conn_id: str, plan: dict[str, Any], *, cancel_on_kill: bool = True) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.panda_conn_id = panda_conn_id
         self.plan = WaitPlan.from_json(plan)
+        super().__init__(panda_conn_id, self.plan)
         self.cancel_on_kill = cancel_on_kill
-        self._client: PandaClient | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Name this class and the arguments that make an equal trigger elsewhere."""
-        return f"{type(self).__module__}.{type(self).__qualname__}", {
-            "panda_conn_id": self.panda_conn_id,
-            "plan": self.plan.to_json(),
-            "cancel_on_kill": self.cancel_on_kill,
-        }
-
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, in threads for whatever blocks, and yield how the wait ended."""
-        try:
-            event = await adrive(
-                self.plan,
-                lambda: asyncio.to_thread(self._look),
-                lambda: asyncio.to_thread(self._kill),
-                sleep=asyncio.sleep,
-                clock=time.time,
-                log=self.log,
-            )
-            yield TriggerEvent(event)
-        finally:
-            if self._client:
-                await asyncio.to_thread(self._client.close)
+        """Tell what makes an equal trigger elsewhere."""
+        return self._named(plan=self.plan.to_json(), cancel_on_kill=self.cancel_on_kill)
 
     async def on_kill(self) -> None:
         """Kill the PanDA task, unless the trigger has only been moved to another triggerer.
@@ -107,11 +79,6 @@ class PandaTaskTrigger(BaseTrigger):
         )
         key = f"{ti.task_id}_{ti.map_index}" if ti.map_index >= 0 else ti.task_id
         return bool(states.get(ti.run_id, {}).get(key) == "deferred")
-
-    def _connected(self) -> PandaClient:
-        if self._client is None:
-            self._client = PandaHook(self.panda_conn_id).client
-        return self._client
 
     def _look(self) -> TaskInfo:
         return self._connected().task.get_detailed_info(self.plan.task_id)

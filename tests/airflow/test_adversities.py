@@ -87,7 +87,7 @@ def test_the_old_done_of_a_reactivation_that_jedi_does_not_execute_is_no_success
 
 
 @pytest.mark.parametrize("fault", ["refuse", "garbage"])
-def test_a_result_without_the_names_of_its_outputs_is_still_a_result(panda: Panda, memory: Memory, fault: str) -> None:
+def test_a_result_without_the_names_of_its_outputs_is_still_a_result(panda: Panda, memory: Memory, fault: Any) -> None:
     panda.server.faults.inject(fault, "task/get_details", times=50)
     result = submit(memory, unnamed(task()), wait=True)
     assert (result["status"], result["output_datasets"]) == ("done", [])

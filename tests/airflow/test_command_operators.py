@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException
 
 from panda_airflow.client import NotFound, PermissionDenied, Refused, TaskAborted, UsageError, WaitTimeout, WrongState
-from panda_airflow.devserver import registration, tasks
+from panda_airflow.devserver import lifecycle, registration, tasks
 from panda_airflow.devserver.handlers import task as handlers
 from panda_airflow.operators.command import (
     PandaFinishTaskOperator,
@@ -152,13 +153,16 @@ def test_a_task_is_paused_and_resumed(manager: Panda, play: Play, deferrable: bo
     assert manager.task(task_id).status == "running"
 
 
-def test_a_task_that_is_ending_is_not_paused_for_ever(manager: Panda, memory: Memory) -> None:
+def test_a_task_that_is_ending_is_not_paused_for_ever(
+    manager: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(lifecycle.STEPS, "toabort", lambda *_: None)
     task_id = running(manager)
     manager.server.backend.store.update("tasks", "jediTaskID", task_id, status="toabort")
-    step = PandaPauseTaskOperator(task_id="pause", jedi_task_id=task_id, poll_interval=0.1)
-    with pytest.raises((WrongState, TaskAborted)):
-        step.execute(memory())
-    assert manager.wait(task_id).status == "aborted"
+    given = commands(manager, monkeypatch, "pause")
+    with pytest.raises(WrongState, match="it ends, and is not paused"):
+        PandaPauseTaskOperator(task_id="pause", jedi_task_id=task_id, poll_interval=0.1, timeout=5).execute(memory())
+    assert given == []
 
 
 def test_a_command_that_jedi_drops_ends_in_a_timeout_and_is_given_again(
@@ -178,7 +182,9 @@ def test_a_command_that_jedi_drops_ends_in_a_timeout_and_is_given_again(
 def test_without_the_production_role_a_pause_fails_at_once(panda: Panda, play: Play) -> None:
     task_id = running(panda)
     with DAG("refused") as dag:
-        PandaPauseTaskOperator(task_id="pause", jedi_task_id=task_id, poll_interval=0.1, retries=3)
+        PandaPauseTaskOperator(
+            task_id="pause", jedi_task_id=task_id, poll_interval=0.1, retries=3, retry_delay=timedelta(0)
+        )
     run = play(dag)
     assert run.states == {"pause": "failed"}
     assert isinstance(run.errors["pause"], PermissionDenied)
@@ -187,7 +193,7 @@ def test_without_the_production_role_a_pause_fails_at_once(panda: Panda, play: P
 
 def test_a_mistake_of_the_author_is_not_retried(panda: Panda, play: Play) -> None:
     with DAG("mistake") as dag:
-        PandaSubmitTaskOperator(task_id="fit", task_parameters={"vo": "wlcg"}, retries=3)
+        PandaSubmitTaskOperator(task_id="fit", task_parameters={"vo": "wlcg"}, retries=3, retry_delay=timedelta(0))
     run = play(dag)
     assert isinstance(run.errors["fit"], UsageError)
     assert (run.states, run.tries) == ({"fit": "failed"}, {"fit": 1})
