@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from panda_airflow.client.config import ClientConfig
 from panda_airflow.client.errors import (
-    NOTHING_DONE,
     AuthError,
     ConfigError,
     CredentialExpired,
@@ -32,7 +31,6 @@ from panda_airflow.client.errors import (
 from panda_airflow.client.session import PandaClient
 
 __all__ = [
-    "NOTHING_DONE",
     "AuthError",
     "ClientConfig",
     "ConfigError",

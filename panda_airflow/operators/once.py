@@ -7,7 +7,8 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from panda_airflow.client import NOTHING_DONE, PandaError
+from panda_airflow.client import PandaError
+from panda_airflow.client.errors import NOTHING_DONE
 from panda_airflow.operators.base import Context, Memory
 
 

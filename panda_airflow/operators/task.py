@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from panda_airflow.client import (
-    NOTHING_DONE,
     DuplicateTask,
     NotCarriedOut,
     NotFound,
@@ -20,6 +19,7 @@ from panda_airflow.client import (
     UsageError,
     WrongState,
 )
+from panda_airflow.client.errors import NOTHING_DONE
 from panda_airflow.client.models import Json, Mark, TaskInfo
 from panda_airflow.client.status import RETRYABLE_STATUSES, Outcome, classify
 from panda_airflow.client.submission import (
