@@ -112,17 +112,12 @@ class Store:
         :raises DatabaseDown: the database is down.
         """
         with self._lock:
-            nested = self._connection.in_transaction
-            if not nested:
-                self._execute("BEGIN IMMEDIATE", ())
-            try:
+            if self._connection.in_transaction:
                 yield
-            except BaseException:
-                if not nested:
-                    self._connection.rollback()
-                raise
-            if not nested:
-                self._connection.commit()
+                return
+            self._execute("BEGIN IMMEDIATE", ())
+            with self._connection:
+                yield
 
     def owner_of(self, task_id: int) -> str | None:
         """Name the user of a task; ``None`` if it is unknown or not registered yet, or the database is down."""

@@ -459,7 +459,7 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
         shell = ["sh", "-c", script, sys.executable, str(tmp_path / "root" / "env.sh")]
         variables = json.loads(subprocess.run(shell, capture_output=True, text=True, check=True).stdout)
         assert variables["PANDA_AUTH_ID_TOKEN"] not in "".join(told)
-        assert f"    . {tmp_path}/root/env.sh\n" in told
+        assert f"    . {tmp_path / 'root' / 'env.sh'}\n" in told
         assert {path.stat().st_mode & 0o077 for path in (tmp_path / "root").rglob("*")} == {0}
         base = variables["PANDA_URL_SSL"].removesuffix("/server/panda")
         connection = json.loads(variables["AIRFLOW_CONN_PANDA_DEFAULT"])
