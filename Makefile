@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench bench-smoke clean
+.PHONY: demo test test-system test-production lint bench bench-smoke clean
 
 demo: .venv/with-demo
 	@$(BIN)/panda-airflow demo
@@ -10,16 +10,24 @@ demo: .venv/with-demo
 test: lint
 	$(BIN)/pytest
 
+# Needs RabbitMQ installed, not running: apt-get install rabbitmq-server
+test-system: .venv/with-test
+	$(BIN)/pytest -m system tests/system --ignore tests/system/test_production.py
+
+# Needs PostgreSQL and Redis installed, not running: apt-get install postgresql redis-server
+test-production: .venv/with-production-test
+	$(BIN)/pytest -m system tests/system/test_production.py
+
 lint: .venv/with-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 bench: .venv/with-test
-	@$(BIN)/python -m tests.benchmarks.bench
+	@$(BIN)/python -m tests.benchmarks.bench --results tests/benchmarks/results
 
 bench-smoke: .venv/with-test
-	@$(BIN)/python -m tests.benchmarks.bench --rounds 2 --calls 8
+	@$(BIN)/python -m tests.benchmarks.bench --rounds 2 --calls 8 --waits 300 --minutes 1 --steps 0
 
 clean:
 	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,10 +7,11 @@ from typing import Any
 
 from panda_airflow.client.config import ClientConfig
 
+_ours = "panda_airflow.{}".format
+
 
 def get_provider_info() -> dict[str, Any]:
     """Describe hook, operators, sensors, triggers and the connection form."""
-    room = "panda_airflow.{}".format
     return {
         "package-name": "panda-airflow",
         "name": "PanDA",
@@ -18,12 +19,12 @@ def get_provider_info() -> dict[str, Any]:
         "integrations": [
             {"integration-name": "PanDA", "external-doc-url": "https://panda-wms.readthedocs.io", "tags": ["service"]}
         ],
-        "hooks": [{"integration-name": "PanDA", "python-modules": [room("hooks.panda")]}],
+        "hooks": [{"integration-name": "PanDA", "python-modules": [_ours("hooks.panda")]}],
         "operators": [
             {
                 "integration-name": "PanDA",
                 "python-modules": [
-                    room(f"operators.{name}")
+                    _ours(f"operators.{name}")
                     for name in ("task", "command", "job", "file", "secret", "workflow", "idds")
                 ],
             }
@@ -31,26 +32,38 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": [
             {
                 "integration-name": "PanDA",
-                "python-modules": [room(f"sensors.{name}") for name in ("task", "job", "idds", "server")],
+                "python-modules": [_ours(f"sensors.{name}") for name in ("task", "job", "idds", "server")],
             }
         ],
         "triggers": [
-            {"integration-name": "PanDA", "python-modules": [room(f"triggers.{name}") for name in ("panda", "polling")]}
-        ],
-        "extra-links": [room("links.panda.PandaTaskLink")],
-        "connection-types": [
             {
-                "connection-type": "panda",
-                "hook-class-name": room("hooks.panda.PandaHook"),
-                "hook-name": "PanDA",
-                "ui-field-behaviour": {
-                    "hidden-fields": ["login", "schema"],
-                    "relabeling": {"host": "Server", "password": "Token"},
-                    "placeholders": {"host": "https://pandaserver.cern.ch", "port": "443"},
-                },
-                "conn-fields": connection_fields(),
+                "integration-name": "PanDA",
+                "python-modules": [_ours(f"triggers.{name}") for name in ("events", "many", "panda", "polling")],
             }
         ],
+        "asset-uris": [
+            {
+                "schemes": ["panda"],
+                "handler": _ours("hooks.assets.sanitize_uri"),
+                "to_openlineage_converter": _ours("hooks.lineage.asset_to_openlineage"),
+            }
+        ],
+        "extra-links": [_ours("links.panda.PandaTaskLink")],
+        "connection-types": [_connection_type()],
+    }
+
+
+def _connection_type() -> dict[str, Any]:
+    return {
+        "connection-type": "panda",
+        "hook-class-name": _ours("hooks.panda.PandaHook"),
+        "hook-name": "PanDA",
+        "ui-field-behaviour": {
+            "hidden-fields": ["login", "schema"],
+            "relabeling": {"host": "Server", "password": "Token"},
+            "placeholders": {"host": "https://pandaserver.cern.ch", "port": "443"},
+        },
+        "conn-fields": connection_fields(),
     }
 
 

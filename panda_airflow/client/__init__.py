@@ -29,6 +29,7 @@ from panda_airflow.client.errors import (
     WrongState,
 )
 from panda_airflow.client.session import PandaClient
+from panda_airflow.client.task_retry import TaskRetryPolicy
 
 __all__ = [
     "AuthError",
@@ -52,6 +53,7 @@ __all__ = [
     "TaskFailed",
     "TaskOutcome",
     "TaskPartlyDone",
+    "TaskRetryPolicy",
     "TransportError",
     "UsageError",
     "WaitTimeout",

@@ -18,6 +18,7 @@ from panda_airflow.client.errors import ConfigError
 CERN_SERVER = "https://pandaserver.cern.ch"
 CERN_CACHE = "https://pandacache.cern.ch"
 GRID_CA_DIRECTORY = Path("/etc/grid-security/certificates")
+TOPICS = ("/topic/", "/exchange/")
 AUTH_METHODS = ("oidc", "x509_no_grid", "voms", "x509")
 
 TOKEN_SOURCES = ("token", "token_file", "config_root")
@@ -166,6 +167,28 @@ class ClientConfig:
         default=60.0,
         metadata=_about("Retry budget", "Seconds after which a failed request is not repeated any more.", read=float),
     )
+    push_url: str = field(
+        default="",
+        metadata=_about(
+            "Message broker",
+            "The STOMP broker to which the PanDA server tells changes of status of tasks with pushStatusChanges, such "
+            "as stomp+ssl://host:61614, or stomp+ssl://host:61614/%2F to name a virtual host; without it the server "
+            "is only asked. Needs panda-airflow[stomp]. Its certificate is checked with ca if that is a file, else "
+            "with what the system trusts.",
+        ),
+    )
+    push_destination: str = field(
+        default="",
+        metadata=_about(
+            "Destination at the broker",
+            "Where the changes of status are, such as /topic/panda.status; not a queue, of which each message has "
+            "one reader.",
+        ),
+    )
+    push_user: str = field(default="", metadata=_about("User at the broker", "Who listens at the broker."))
+    push_password: str = field(
+        default="", repr=False, metadata=_about("Password at the broker", "The password of that user.", secret=True)
+    )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
@@ -213,14 +236,19 @@ class ClientConfig:
         """Address of a task's page on the PanDA monitor."""
         return f"{self.monitor_url.rstrip('/')}/task/{task_id}/"
 
+    def job_page(self, panda_id: int) -> str:
+        """Address of a job's page on the PanDA monitor, which leads to its log."""
+        return f"{self.monitor_url.rstrip('/')}/job/{panda_id}/"
+
     def validate(self) -> None:
         """Refuse what cannot work, before anything is sent.
 
         :raises ConfigError: names the setting and what to change.
         """
         for item in fields(self):
-            if item.name.endswith(("url", "url_ssl")):
+            if item.name.endswith(("url", "url_ssl")) and item.name != "push_url":
                 _origin(getattr(self, item.name) or CERN_SERVER, _name(item))
+        _pushed(self.push_url, self.push_destination)
         if self.auth not in AUTH_METHODS:
             raise ConfigError(f"PANDA_AUTH is {self.auth!r}; it must be one of {', '.join(AUTH_METHODS)}.")
         if self.auth == "oidc" and not self.vo:
@@ -262,17 +290,24 @@ def _name(item: Field[Any]) -> str:
     return next(iter(item.metadata["env"]), item.name)
 
 
-def _origin(url: str, name: str = "the URL") -> str:
+def _origin(url: str, name: str = "the URL", schemes: tuple[str, ...] = ("https", "http")) -> str:
     """Reduce a URL to scheme, host and port; users have values such as https://host:25443/server/panda."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise ConfigError(f"{name} is not a URL: {error}.") from error
-    if parts.scheme not in ("http", "https") or not host:
-        raise ConfigError(f"{name} must look like https://host:port, not {url.rpartition('@')[2]!r}.")
+    if parts.scheme not in schemes or not host:
+        raise ConfigError(f"{name} must look like {schemes[0]}://host:port, not {url.rpartition('@')[2]!r}.")
     host = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{host}" + (f":{port}" if port else "")
+
+
+def _pushed(url: str, destination: str) -> None:
+    if url:
+        _origin(url, "push_url", ("stomp+ssl", "stomp"))
+        if not destination.startswith(TOPICS):
+            raise ConfigError(f"push_destination is {destination!r}; it must begin with {' or '.join(TOPICS)}.")
 
 
 def _readable(path: Path | None, name: str) -> None:

@@ -6,12 +6,13 @@ Its decisions are pure: it does no I/O and has no clock of its own.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from panda_airflow.client import errors
+from panda_airflow.client.models import Json
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,17 @@ class Step:
     """What a wait wants done next.
 
     :param delay: seconds to pause first.
-    :param cancel: kill the task; otherwise look at it.
+    :param act: look at what is waited for, kill it, or retry it.
+    :param parameters: task parameters to overwrite in a retry.
+    :param task_ids: which tasks, where many are waited for.
     :param note: what to log before the pause.
     :param warn: whether the note is a warning.
     """
 
     delay: float = 0.0
-    cancel: bool = False
+    act: Literal["look", "kill", "retry"] = "look"
+    parameters: Mapping[str, Json] = field(default_factory=dict)
+    task_ids: tuple[int, ...] = ()
     note: str = ""
     warn: bool = False
 
@@ -41,7 +46,7 @@ class Log(Protocol):
 
 
 Answer = tuple[object, float]
-"""What a step gave (a task, an error, or whatever a kill answers) and when, in epoch seconds."""
+"""What a step gave (a task, an error, or whatever a command answers) and when, in epoch seconds."""
 
 E_co = TypeVar("E_co", covariant=True)
 
@@ -118,8 +123,7 @@ class _Wait(Generic[E_co]):
 
 def drive(
     plan: Plan[E_co],
-    look: Callable[[], object],
-    kill: Callable[[], object],
+    perform: Callable[[Step], object],
     *,
     sleep: Callable[[float], None],
     clock: Callable[[], float],
@@ -127,14 +131,13 @@ def drive(
 ) -> E_co:
     """Run a wait in this thread.
 
-    :param look: reads what is waited for, or raises ``PandaError``.
-    :param kill: ends it, or raises ``PandaError``.
+    :param perform: does what a step asks for and returns what came of it, or raises ``PandaError``.
     """
     wait = _Wait(plan, log)
     while wait.event is None:
         sleep(wait.step.delay)
         try:
-            answer: object = kill() if wait.step.cancel else look()
+            answer: object = perform(wait.step)
         except errors.PandaError as error:
             answer = error
         wait.answer(answer, clock())
@@ -143,8 +146,7 @@ def drive(
 
 async def adrive(
     plan: Plan[E_co],
-    look: Callable[[], Awaitable[object]],
-    kill: Callable[[], Awaitable[object]],
+    perform: Callable[[Step], Awaitable[object]],
     *,
     sleep: Callable[[float], Awaitable[None]],
     clock: Callable[[], float],
@@ -155,7 +157,7 @@ async def adrive(
     while wait.event is None:
         await sleep(wait.step.delay)
         try:
-            answer: object = await (kill() if wait.step.cancel else look())
+            answer: object = await perform(wait.step)
         except errors.PandaError as error:
             answer = error
         wait.answer(answer, clock())

@@ -29,6 +29,7 @@ _REFUSALS: tuple[tuple[str, type[errors.PandaError]], ...] = (
         errors.PermissionDenied,
     ),
     (r"database error|failed to register task", errors.NotCarriedOut),
+    (r"Database exception while|Failed to retrieve task IDs", errors.NotCarriedOut),
     (r"(?i)(child )?task not found|jediTaskID=\d+ not found|unknown task", errors.NotFound),
     (r"No match requests|request_id .* not found", errors.NotFound),
     (r"no active job|.*PandaID=\d+ (not found|in DB)", errors.NotFound),
@@ -37,7 +38,7 @@ _REFUSALS: tuple[tuple[str, type[errors.PandaError]], ...] = (
     (r".* is not a (valid|leave) |.* is not valid JSON|.* must be provided|\w+ is missing", errors.InvalidArgument),
     (r".* is not a command of iDDS|\w+ is unsupported|Parameter .* needs to be|invalid ", errors.InvalidArgument),
     (r"Failed to (parse|deserialize|extract)|ERROR: upload failure", errors.InvalidArgument),
-    (r"Command rejected|.*not accepted", errors.WrongState),
+    (r"(?i)command rejected|.*not accepted", errors.WrongState),
     (r"jediTaskID=\d+ is (already queued|in the \w+ state)", errors.DuplicateTask),
 )
 """What the server says at the start of a refusal, and which error that is; anything else is ``Refused``."""

@@ -173,12 +173,16 @@ class TaskOutcome(PandaError):
 
     :param task_id: its JediTaskID.
     :param status: the last status seen, or an empty string if none was.
+    :param fate: what the wait itself did about the task, as a sentence, or an empty string.
     """
 
-    def __init__(self, message: str, *, task_id: int = 0, status: str = "", **said: Unpack[Said]) -> None:
+    def __init__(
+        self, message: str, *, task_id: int = 0, status: str = "", fate: str = "", **said: Unpack[Said]
+    ) -> None:
         super().__init__(message, **said)
         self.task_id = task_id
         self.status = status
+        self.fate = fate
 
 
 class TaskFailed(TaskOutcome):

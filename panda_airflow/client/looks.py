@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from panda_airflow.client.errors import NotFound, ServerError, UsageError
+from panda_airflow.client.models import Mark
 from panda_airflow.client.polling import Finding, PollPlan
 from panda_airflow.client.report import job_errors
 from panda_airflow.client.session import PandaClient
@@ -88,12 +89,20 @@ def look_at_server(client: PandaClient) -> Finding:
     return Finding("ended", "PanDA is up.", {"server": client.config.server})
 
 
-def look_at_recovery(client: PandaClient, log_name: str) -> Finding:
+def look_at_recovery(
+    client: PandaClient, log_name: str, task_id: int | None = None, mark: dict[str, Any] | None = None
+) -> Finding:
     """Read the log of a recovery of lost files, which is complete when its last line is ``done``.
 
     :param log_name: path below ``/cache/``.
+    :param task_id: JediTaskID; if the recovery runs this task again, it is over once JEDI has begun to.
+    :param mark: where the task stood before, as the fields of :class:`~panda_airflow.client.models.Mark`.
     """
-    return judge_recovery(_read_cache(client, log_name))
+    found = judge_recovery(_read_cache(client, log_name))
+    runs_again = found.verdict == "ended" and _RETRIED.search(found.value["log"][-1])
+    if mark and task_id and runs_again and Mark.of(client.task.get_detailed_info(task_id)) == Mark(**mark):
+        return Finding("", f"The recovery is registered; JEDI has yet to run PanDA task {task_id} again.")
+    return found
 
 
 def _read_cache(client: PandaClient, name: str) -> str:

@@ -265,8 +265,8 @@ class TaskDigest(Record):
     @property
     def inputs_by_status(self) -> dict[str, int]:
         """Number of input files (without input: of jobs) by status, read from ``finished*2,failed*2``."""
-        pairs = (item.split("*") for item in self.statistics.split(",") if item)
-        return {status: int(count) for status, count in pairs}
+        pairs = (item.partition("*") for item in self.statistics.split(","))
+        return {status: int(count) for status, _, count in pairs if count.isdecimal()}
 
     @property
     def input_datasets(self) -> list[str]:

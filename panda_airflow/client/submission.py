@@ -56,6 +56,11 @@ class SubmissionRecord:
     :param mark: where a task that held the name before stood then; None if the name was free.
     :param task_id: JediTaskID, or None while only the intent is recorded.
     :param sent: whether a request may have reached the server under this name.
+    :param attempt: number of the try that submitted it.
+    :param definition: :func:`fingerprint` of what was submitted.
+    :param origin: the server's count of the task's attempts when it was submitted.
+    :param owned: whether this step submitted it; otherwise it is that of another step, which held the name.
+    :param first_attempt: that count when the step last began to count the retries inside it.
     """
 
     name: str
@@ -65,6 +70,11 @@ class SubmissionRecord:
     mark: Mark | None = None
     task_id: int | None = None
     sent: bool = True
+    attempt: int = 0
+    definition: str = ""
+    origin: int = 0
+    owned: bool = True
+    first_attempt: int = 0
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> SubmissionRecord:
@@ -107,6 +117,28 @@ def _action_in(status: str) -> Action:
         return Action.RETRY
     is_lost = status in ABOUT_TO_ABORT or classify(status).is_final
     return Action.REPLACE if is_lost else Action.FOLLOW
+
+
+def fingerprint(parameters: Mapping[str, Any]) -> str:
+    """Tell one task definition from another, whatever the order of its parameters.
+
+    :param parameters: JEDI's task parameters, in JSON primitives.
+    """
+    return hashlib.sha256(json.dumps(parameters, sort_keys=True, default=repr).encode()).hexdigest()[:16]
+
+
+REWRITTEN = frozenset({"taskName", "uniqueTaskName", "userName", "taskPriority", "taskType"})
+"""Task parameters that the server sets by itself where the caller has no production role, and the task's name."""
+
+
+def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Name the parameters in which a task on the server is another than the one that is wanted.
+
+    :param wanted: task parameters as they would be submitted.
+    :param found: as ``task/get_task_parameters`` gives them.
+    """
+    plain = json.loads(json.dumps(wanted))
+    return sorted(name for name, value in plain.items() if name not in REWRITTEN and found.get(name) != value)
 
 
 def surviving_twin(error_dialog: str) -> int | None:

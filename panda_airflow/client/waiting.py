@@ -8,15 +8,15 @@ exception. An operator, a sensor's poke and a trigger therefore cannot disagree.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, NotRequired, TypedDict
 
-from panda_airflow.client import errors
+from panda_airflow.client import errors, report
 from panda_airflow.client.driver import Answer, Failures, Step, clock, is_permanent, pause
-from panda_airflow.client.models import JobInfo, Mark, TaskInfo
-from panda_airflow.client.report import job_errors
+from panda_airflow.client.models import Mark, TaskInfo, TaskRow
 from panda_airflow.client.status import Outcome, classify, is_known
+from panda_airflow.client.task_retry import Retries, TaskRetryPolicy
 
 JEDI_PATIENCE = 3600.0
 """Seconds within which JEDI is expected to register a task or to execute a command."""
@@ -36,6 +36,13 @@ class WaitPlan:
     :param outage: seconds during which looks may fail before the wait gives up; at least three must fail.
     :param cancel_on_timeout: kill the task when the deadline passes.
     :param mark: where the task stood before the command, as in :class:`Mark`, or None.
+    :param retry: when the wait retries the task in place instead of ending badly, or None for never. A deadline
+        that comes before the next retry ends the wait at once, as that ended task deserves.
+    :param first_attempt: the task's ``attempt_nr`` when the step began; what it has grown by since are the retries
+        made, a person's among them, whatever worker or triggerer was lost meanwhile.
+    :param min_finished: fraction of the input files (without input: of the jobs), above 0 and up to 1, that are
+        enough: the wait ends well once they are finished, whatever the status; None for no such shortcut.
+    :param label: the task's prodSourceLabel, for all that is known; a wrong one costs a request.
     """
 
     task_id: int
@@ -48,16 +55,31 @@ class WaitPlan:
     outage: float = 6 * 3600.0
     cancel_on_timeout: bool = True
     mark: Mark | None = None
+    retry: TaskRetryPolicy | None = None
+    first_attempt: int = 0
+    min_finished: float | None = None
+    label: str = "user"
+
+    def __post_init__(self) -> None:
+        """Check the fraction.
+
+        :raises UsageError: it is none.
+        """
+        if self.min_finished is not None and not 0 < self.min_finished <= 1:
+            raise errors.UsageError(f"min_finished must be above 0 and at most 1, not {self.min_finished!r}.")
 
     def to_json(self) -> dict[str, Any]:
         """Write the plan as JSON primitives."""
-        return asdict(self) | {"statuses": list(self.statuses)}
+        retry = self.retry.to_json() if self.retry else None
+        return asdict(self) | {"statuses": list(self.statuses), "retry": retry}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> WaitPlan:
-        """Read what :meth:`to_json` wrote."""
-        mark = Mark(**value["mark"]) if value["mark"] else None
-        return cls(**(value | {"statuses": tuple(value["statuses"]), "mark": mark}))
+        """Read what :meth:`to_json` wrote, also in another version that knew fewer fields, or more."""
+        value = {item.name: value[item.name] for item in fields(cls) if item.name in value}
+        mark = Mark(**value["mark"]) if value.get("mark") else None
+        retry = TaskRetryPolicy.from_json(value["retry"]) if value.get("retry") else None
+        return cls(**(value | {"statuses": tuple(value["statuses"]), "mark": mark, "retry": retry}))
 
     def flow(self) -> Generator[Step, Answer, WaitEvent]:
         """Begin the wait, for one of the drivers."""
@@ -72,7 +94,8 @@ class WaitEvent(TypedDict):
 
     ``kind`` is ``ended`` (in a status the plan accepts), ``failed`` (in any other final status), ``timeout``,
     ``stuck`` (a command was not executed), ``outage`` (too many looks failed) or ``error`` (looking is impossible).
-    ``note`` says what became of the task.
+    ``note`` says what became of the task, ``attempts`` how often it was retried inside this wait, ``attempt_nr`` how
+    often ever, and ``fate`` what the wait did about the task when the deadline passed, if it did what it should.
     """
 
     kind: Kind
@@ -82,6 +105,9 @@ class WaitEvent(TypedDict):
     error_dialog: NotRequired[str]
     files: NotRequired[dict[str, int]]
     note: NotRequired[str]
+    fate: NotRequired[str]
+    attempts: NotRequired[int]
+    attempt_nr: NotRequired[int]
 
 
 class Watch:
@@ -107,9 +133,14 @@ class Watch:
         return {"status": self.status, "failing_since": self.failures.since, "failures": self.failures.number}
 
     def judge(self, seen: object, now: float) -> WaitEvent | None:
-        """Say how the wait ended, or None if it goes on; ``note`` and ``warn`` then hold what to log."""
+        """Say how the wait ended, or None if it goes on; ``note`` and ``warn`` then hold what to log.
+
+        :param seen: a ``TaskInfo``, the ``TaskRow`` of a task that has ended, or an error.
+        """
         if isinstance(seen, TaskInfo):
             event = self._judge_state(seen, now)
+        elif isinstance(seen, TaskRow):
+            event = self._judge_row(seen)
         elif isinstance(seen, errors.PandaError):
             event = self._judge_failure(seen, now)
         else:
@@ -117,6 +148,13 @@ class Watch:
         if event is None and self.plan.deadline is not None and now >= self.plan.deadline:
             return self._event("timeout", note=f"The deadline was {clock(self.plan.deadline)}.")
         return event
+
+    def expect_move(self, mark: Mark, now: float) -> None:
+        """Go on after a command, until whose execution the task stands where it stood.
+
+        :param mark: where.
+        """
+        self.plan = replace(self.plan, since=now, mark=mark)
 
     def delay(self, now: float) -> float:
         """Seconds until the next look; see :func:`pause`."""
@@ -126,15 +164,25 @@ class Watch:
     def _judge_state(self, info: TaskInfo, now: float) -> WaitEvent | None:
         self.failures.forget()
         self.status = info.status
-        accepted = info.status in self.plan.statuses
+        accepted = info.status in self.plan.statuses or self._has_enough(info)
+        over = accepted or classify(info.status).is_final
         stale = self.plan.mark == Mark.of(info)
-        if (accepted or classify(info.status).is_final) and not stale:
+        if over and not stale:
             return self._ended("ended" if accepted else "failed", info)
-        if (accepted or classify(info.status).is_final) and now >= self.plan.since + self.plan.patience:
+        if over and now >= self.plan.since + self.plan.patience:
             return self._event("stuck", note="JEDI may have dropped the command: a retry of this step gives it again.")
         self.warn = not is_known(info.status)
         self.note = _progress(self.plan.task_id, info, stale=stale)
         return None
+
+    def _judge_row(self, row: TaskRow) -> WaitEvent:
+        """End with a task that a status feed says has ended; what it does not tell the event leaves out."""
+        self.status = row.status
+        return {**self._event("ended" if row.status in self.plan.statuses else "failed"), "name": row.name}
+
+    def _has_enough(self, info: TaskInfo) -> bool:
+        enough = self.plan.min_finished
+        return enough is not None and info.n_files > 0 and info.n_files_finished / info.n_files >= enough
 
     def _judge_failure(self, error: errors.PandaError, now: float) -> WaitEvent | None:
         plan = self.plan
@@ -155,36 +203,81 @@ class Watch:
         )
 
     def _ended(self, kind: Literal["ended", "failed"], info: TaskInfo) -> WaitEvent:
-        files = {"total": info.n_files, "finished": info.n_files_finished, "failed": info.n_files_failed}
-        event = self._event(kind)
-        return {**event, "name": info.name, "error_dialog": info.error_dialog, "files": files}
+        return with_details(self._event(kind), info)
 
     def _event(self, kind: Kind, *, note: str = "") -> WaitEvent:
         return {"kind": kind, "task_id": self.plan.task_id, "status": self.status, "note": note}
 
 
+def with_details(event: WaitEvent, info: TaskInfo) -> WaitEvent:
+    """Add to an event what a look tells of its task."""
+    return {
+        **event,
+        "name": info.name,
+        "error_dialog": info.error_dialog,
+        "files": {"total": info.n_files, "finished": info.n_files_finished, "failed": info.n_files_failed},
+        "attempt_nr": info.attempt_nr,
+    }
+
+
 def wait_flow(plan: WaitPlan) -> Generator[Step, Answer, WaitEvent]:
     """Wait for a task: yield what to do, receive its answer, return how the wait ended."""
     watch = Watch(plan)
-    seen, now = yield Step()
-    while (event := watch.judge(seen, now)) is None:
-        seen, now = yield Step(watch.delay(now), note=watch.note, warn=watch.warn)
+    retries = Retries(plan.retry, first_attempt=plan.first_attempt, deadline=plan.deadline, outage=plan.outage)
+    event = yield from _look_on(watch, retries)
+    if plan.retry:
+        event = {**event, "attempts": retries.made}
     if event["kind"] != "timeout":
         return event
     if not plan.cancel_on_timeout:
-        return {**event, "note": f"{event.get('note')} The PanDA task was left running."}
-    answer, _ = yield Step(cancel=True, note=f"Killing PanDA task {plan.task_id}: the deadline passed.", warn=True)
-    failed = isinstance(answer, errors.PandaError)
-    fate = f"Killing the PanDA task failed: {answer}" if failed else "The PanDA task was told to stop."
-    return {**event, "note": f"{event.get('note')} {fate}"}
+        return _with_fate(event, "The PanDA task was left running.")
+    answer, _ = yield Step(act="kill", note=f"Killing PanDA task {plan.task_id}: the deadline passed.", warn=True)
+    if isinstance(answer, errors.PandaError):
+        return {**event, "note": f"{event.get('note')} Killing the PanDA task failed: {answer}"}
+    return _with_fate(event, "The PanDA task was told to stop.")
 
 
-def conclude(event: object, jobs: Sequence[JobInfo] = (), monitor_url: str = "") -> WaitEvent:
+def _with_fate(event: WaitEvent, fate: str) -> WaitEvent:
+    return {**event, "note": f"{event.get('note')} {fate}", "fate": fate}
+
+
+def _look_on(watch: Watch, retries: Retries) -> Generator[Step, Answer, WaitEvent]:
+    """Look until the task has ended for good, retrying it as its policy says."""
+    seen, now = yield Step()
+    while True:
+        event = watch.judge(seen, now)
+        if isinstance(seen, TaskInfo):
+            retries.count(seen)
+        if event is None:
+            seen, now = yield Step(watch.delay(now), note=watch.note, warn=watch.warn)
+        elif event["kind"] != "failed" or not isinstance(seen, TaskInfo):
+            return event
+        elif (objection := retries.objection(seen, now)) is not None:
+            return {**event, "note": objection}
+        else:
+            seen, now = yield from _retry(watch, retries, seen)
+
+
+def _retry(watch: Watch, retries: Retries, info: TaskInfo) -> Generator[Step, Answer, Answer]:
+    """Pause before a retry, or ask for it once that is over; return what the next look gives."""
+    step = retries.step(info)
+    answer, now = yield step
+    if step.act == "look":
+        return answer, now
+    if isinstance(answer, errors.PandaError):
+        note = retries.refuse(answer, info, now)
+    else:
+        note = f"The retry of PanDA task {info.task_id} is registered."
+        retries.accept()
+        watch.expect_move(Mark.of(info), now)
+    return (yield Step(watch.delay(now), note=note, warn=isinstance(answer, errors.PandaError)))
+
+
+def conclude(event: object, explanation: Iterable[str] = ()) -> WaitEvent:
     """Return the event of a wait that ended well, raise the error of any other.
 
     :param event: what a wait returned, possibly after a journey through the database.
-    :param jobs: unsuccessful jobs of the task, to explain a failure.
-    :param monitor_url: page of the task.
+    :param explanation: further lines of the error, as :mod:`.report` writes them; empty ones are left out.
     :raises TaskOutcome: the task failed, or the wait gave up.
     :raises UsageError: this is no event of a wait.
     """
@@ -193,10 +286,14 @@ def conclude(event: object, jobs: Sequence[JobInfo] = (), monitor_url: str = "")
         return known
     task_id, status = known["task_id"], known["status"]
     error = _ERRORS.get(known["kind"]) or _OUTCOMES[classify(status)]
-    lines = [f"PanDA task {task_id} {_VERDICTS[known['kind']].format(status=status or 'unknown')}"]
-    lines += [line for line in (known.get("note"), known.get("error_dialog"), *job_errors(jobs)) if line]
-    lines += [monitor_url] if monitor_url else []
-    raise error("\n".join(lines), task_id=task_id, status=status)
+    lines = [
+        f"PanDA task {task_id} {_VERDICTS[known['kind']].format(status=status or 'unknown')}",
+        known.get("note", ""),
+        report.dialog(known.get("error_dialog", "")),
+        report.attempts(known.get("attempt_nr"), known.get("attempts")),
+        *explanation,
+    ]
+    raise error("\n".join(line for line in lines if line), task_id=task_id, status=status, fate=known.get("fate", ""))
 
 
 _ERRORS: dict[str, type[errors.TaskOutcome]] = {

@@ -6,8 +6,22 @@ from datetime import datetime
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from panda_airflow.client import PandaError
+
+_AGAIN = Retry(
+    None,
+    connect=0,
+    read=0,
+    status=5,
+    status_forcelist=[500],
+    allowed_methods=None,
+    backoff_factor=0.5,
+    raise_on_status=False,
+)
+"""With SQLite, the API server answers 500 and has done nothing where two of its requests lock each other out."""
 
 
 class AirflowApi:
@@ -20,6 +34,7 @@ class AirflowApi:
         self.url = url
         self._session = requests.Session()
         self._session.trust_env = False
+        self._session.mount("http://", HTTPAdapter(max_retries=_AGAIN))
 
     def is_ready(self) -> bool:
         """Whether the API server answers, after which this client is logged in."""
@@ -46,9 +61,12 @@ class AirflowApi:
         found = [dag for dag in self._get("dags")["dags"] if dag["dag_id"] == dag_id]
         return bool(found) and datetime.fromisoformat(found[0]["last_parsed_time"]) > since
 
-    def trigger(self, dag_id: str) -> str:
-        """Start a DAG run and return its ID."""
-        run = self._call("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None})
+    def trigger(self, dag_id: str, **more: Any) -> str:
+        """Start a DAG run and return its ID.
+
+        :param more: of the request, such as ``dag_run_id`` and ``conf``.
+        """
+        run = self._call("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None} | more)
         return str(run["dag_run_id"])
 
     def state(self, dag_id: str, run_id: str) -> str:
@@ -64,6 +82,14 @@ class AirflowApi:
         """Read what a task instance returned, None if nothing yet."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         return (self._get(path, params={"stringify": "false"}, missing={"value": None}))["value"]
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send a request that does something."""
+        return self._call("POST", path, json=body)
+
+    def patch(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send a request that changes something."""
+        return self._call("PATCH", path, json=body)
 
     def _get(self, path: str, missing: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
         return self._call("GET", path, missing, **more)

@@ -64,12 +64,13 @@ class Service:
             self._process.stdin.close()
 
     def end(self, timeout: float) -> None:
-        """Wait for the process to end, then end by force whatever of its group is left.
+        """Wait for the process to end, then end by force whatever is left.
 
         :param timeout: seconds to wait.
         """
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(max(0.0, timeout))
+        leash.kill_descendants(self._process.pid)
         # An empty group is what is wanted; some systems refuse to signal one that holds only zombies.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -80,16 +81,20 @@ class Services:
     """The running services; a context manager that ends them all, whatever happens.
 
     :param logs: directory of the logs.
+    :param signals: taken as an interruption.
     """
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(
+        self, logs: Path, signals: Iterable[signal.Signals] = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    ) -> None:
         self._logs = logs
+        self._signals = tuple(signals)
         self._running: list[Service] = []
         self._interrupted = False
 
     def __enter__(self) -> Self:
         self._logs.mkdir(parents=True, exist_ok=True)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in self._signals:
             signal.signal(number, self._interrupt)
         return self
 
@@ -119,6 +124,14 @@ class Services:
         self.wait(lambda: service.exit_code is not None, f"{service.name} to end", timeout)
         self.check()
         self._running.remove(service)
+
+    def kill(self, service: Service, timeout: float = 0.0) -> None:
+        """End a service and all that it has started by SIGKILL.
+
+        :param timeout: seconds for it to end before that.
+        """
+        self._running.remove(service)
+        service.end(timeout)
 
     def wait(self, ready: Callable[[], object], what: str, timeout: float) -> None:
         """Wait for something that the services have to do.

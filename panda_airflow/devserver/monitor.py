@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from panda_airflow.devserver import tasks
@@ -40,7 +40,12 @@ class Monitor:
 
     def routes(self) -> list[Route]:
         """List what this serves."""
-        return [Route("/task/{task_id:int}/", self.task)]
+        return [Route("/task/{task_id:int}/", self.task), Route("/job/{panda_id:int}/", self.job)]
+
+    def job(self, request: Request) -> Response:
+        """Lead to the page of a job's task, where the job is listed with its log."""
+        job = self.backend.store.row("SELECT jediTaskID FROM jobs WHERE PandaID = ?", request.path_params["panda_id"])
+        return RedirectResponse(f"/task/{job['jediTaskID']}/") if job else HTMLResponse("There is no such job.", 404)
 
     def task(self, request: Request) -> HTMLResponse:
         """Show a task and its jobs; like the monitor, to anybody."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TypedDict
 
 from panda_airflow.client import PandaError
-from panda_airflow.client.models import JobInfo
-from panda_airflow.client.waiting import conclude, read_event
+from panda_airflow.client.models import JobInfo, TaskDigest
+from panda_airflow.client.report import inputs, job_errors
+from panda_airflow.client.waiting import WaitEvent, conclude, read_event, with_details
 from panda_airflow.hooks.panda import PandaHook
 
 
@@ -25,25 +26,48 @@ class TaskResult(TypedDict):
     monitor_url: str
 
 
-def settle(hook: PandaHook, event: object) -> TaskResult:
+def settle(hook: PandaHook, event: object, retry_note: str = "", *, datasets: bool = True) -> TaskResult:
     """Return the result of a wait that ended well, raise the exception of any other.
 
     :param event: what a wait returned, possibly after a journey through the database.
-    :raises TaskOutcome: with the status, the error dialog and the most frequent job errors.
+    :param retry_note: what a retry of the step will do, for the exception.
+    :param datasets: read the names of the outputs and what else the event lacks, which costs two requests at most.
+    :raises TaskOutcome: with the status, the error dialog, the progress and the most frequent job errors.
     :raises UsageError: this is no event of a wait.
     """
-    known = read_event(event)
+    known = _completed(hook, read_event(event), datasets)
     task_id = known["task_id"]
     page = hook.config.task_page(task_id)
-    conclude(known, _unsuccessful_jobs(hook, task_id) if known["kind"] == "failed" else [], page)
+    conclude(known, () if known["kind"] == "ended" else [*_explanation(hook, known), page, retry_note])
     return {
         "task_id": task_id,
         "status": known["status"],
         "name": known.get("name", ""),
         "files": known.get("files", {}),
-        "output_datasets": _output_datasets(hook, task_id) if known["status"] else [],
+        "output_datasets": _digest(hook, task_id).output_datasets if known["status"] and datasets else [],
         "monitor_url": page,
     }
+
+
+def _completed(hook: PandaHook, event: WaitEvent, wanted: bool) -> WaitEvent:  # noqa: FBT001 - private
+    """Add what a status feed does not tell of an ended task; it may be missing from a result, the result may not."""
+    kinds = ("ended", "failed") if wanted else ("failed",)
+    if "files" in event or not event["status"] or event["kind"] not in kinds:
+        return event
+    try:
+        return with_details(event, hook.client.task.get_detailed_info(event["task_id"]))
+    except PandaError as error:
+        hook.log.warning("The progress of PanDA task %s cannot be read: %s", event["task_id"], error)
+        return event
+
+
+def _explanation(hook: PandaHook, event: WaitEvent) -> list[str]:
+    """Tell of a bad end what the server knows, unless it could not be reached before."""
+    if event["kind"] in ("outage", "error"):
+        return []
+    task_id = event["task_id"]
+    jobs = job_errors(_unsuccessful_jobs(hook, task_id), hook.config.job_page)
+    return [inputs(_digest(hook, task_id).inputs_by_status), *jobs]
 
 
 def _unsuccessful_jobs(hook: PandaHook, task_id: int) -> list[JobInfo]:
@@ -55,10 +79,10 @@ def _unsuccessful_jobs(hook: PandaHook, task_id: int) -> list[JobInfo]:
         return []
 
 
-def _output_datasets(hook: PandaHook, task_id: int) -> list[str]:
-    """Read the names of the outputs; they may be missing from a result, the result itself may not."""
+def _digest(hook: PandaHook, task_id: int) -> TaskDigest:
+    """Read progress and outputs; they may be missing from a result, the result itself may not."""
     try:
-        return hook.client.task.get_details(task_id).output_datasets
+        return hook.client.task.get_details(task_id)
     except PandaError as error:
-        hook.log.warning("The output datasets of PanDA task %s cannot be read: %s", task_id, error)
-        return []
+        hook.log.warning("The details of PanDA task %s cannot be read: %s", task_id, error)
+        return TaskDigest()

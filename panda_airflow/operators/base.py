@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from airflow.sdk import RetryAction
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import TaskDeferralTimeout
+from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout, TaskDeferralTimeout
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
-from panda_airflow.client import PandaClient, WaitTimeout
-from panda_airflow.client.driver import drive
-from panda_airflow.client.models import Mark, TaskInfo
-from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan, read_event
+from panda_airflow.client import PandaError, TaskAborted, TaskOutcome, UsageError, WaitTimeout
+from panda_airflow.client.acts import perform
+from panda_airflow.client.driver import Step, drive
+from panda_airflow.client.models import Json, Mark, TaskInfo
+from panda_airflow.client.reaper import FAREWELL, LAST_WORDS, Target, send_reaper
+from panda_airflow.client.report import LOOK_AGAIN
+from panda_airflow.client.status import classify
+from panda_airflow.client.task_retry import TaskRetryPolicy
+from panda_airflow.client.waiting import JEDI_PATIENCE, WaitEvent, WaitPlan, read_event
+from panda_airflow.hooks.assets import publish
+from panda_airflow.hooks.lineage import TaskLineage
 from panda_airflow.hooks.result import TaskResult, settle
-from panda_airflow.hooks.step import PandaStep
 from panda_airflow.links.panda import PandaTaskLink
+from panda_airflow.policies.retry import PandaRetryPolicy
 from panda_airflow.triggers.panda import PandaTaskTrigger
 
 Context = Any
@@ -49,7 +60,7 @@ class Memory:
         self._store.set(self._key, value, retention=NEVER_EXPIRE)
 
 
-class PandaTaskOperator(PandaStep):
+class PandaTaskOperator(TaskLineage):
     """Base of the steps that own a PanDA task.
 
     :param panda_conn_id: Airflow connection of type ``panda``.
@@ -60,7 +71,10 @@ class PandaTaskOperator(PandaStep):
     :param timeout: longest wait, as a timedelta or in seconds, counted from the submission or the command.
     :param outage: how long the server may be unreachable, in seconds, before the step gives up.
     :param cancel_on_kill: kill the PanDA task when a person ends the step, or clears it.
-    :param cancel_on_timeout: kill the PanDA task when the timeout passes.
+    :param cancel_on_timeout: kill the PanDA task when the timeout passes, and when the step gives up for good for
+        another reason, such as an outage that outlasts its retries.
+    :param task_retry: when and how the PanDA task is retried in place while the step waits; by default only a retry
+        of the Airflow task does that.
     """
 
     operator_extra_links = (PandaTaskLink(),)
@@ -77,29 +91,48 @@ class PandaTaskOperator(PandaStep):
         outage: float = 6 * 3600.0,
         cancel_on_kill: bool = True,
         cancel_on_timeout: bool = True,
+        task_retry: TaskRetryPolicy | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
-        self.accept = tuple(accept)
+        self.accept = (accept,) if isinstance(accept, str) else tuple(accept)
         self.poll_interval = poll_interval
         self.timeout = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         self.outage = outage
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
+        self.task_retry = task_retry
         self.monitor_url = ""
-        self._running_task: int | None = None
+        self._target: Target | None = None
+        self._seen: Mark | None = None
+        self._told_to_stop = False
+        self._timed_out = False
+        self._owns = True
+
+    @abstractmethod
+    def obtain(self, context: Context) -> WaitPlan:
+        """Do what is needed so that there is a PanDA task to wait for, and plan the wait."""
+
+    def execute(self, context: Context) -> TaskResult:
+        """Do what the step is for, then wait."""
+        _ = self.hook.config  # read before there is a task to kill: the handler of a signal cannot ask Airflow
+        with self._accountable(context):
+            return self.follow(context, self.obtain(context))
 
     def look(self, jedi_task_id: int) -> TaskInfo:
         """Read the state of a task."""
         return self.client.task.get_detailed_info(jedi_task_id)
 
-    def plan(self, context: Context, jedi_task_id: int, since: float, mark: Mark | None = None) -> WaitPlan:
+    def plan(
+        self, context: Context, jedi_task_id: int, since: float, mark: Mark | None = None, first_attempt: int = 0
+    ) -> WaitPlan:
         """Plan the wait for a task.
 
         :param since: epoch seconds of the submission or command.
         :param mark: where the task stood before a command, whose final status is not to be believed.
+        :param first_attempt: the server's count of attempts from which retries inside this step are counted.
         """
         return WaitPlan(
             jedi_task_id,
@@ -109,8 +142,10 @@ class PandaTaskOperator(PandaStep):
             statuses=self.accept,
             patience=JEDI_PATIENCE,
             outage=self.outage,
-            cancel_on_timeout=self.cancel_on_timeout,
+            cancel_on_timeout=self.cancel_on_timeout and self._owns,
             mark=mark,
+            retry=self.task_retry,
+            first_attempt=first_attempt,
         )
 
     def _deadline(self, context: Context, since: float) -> float | None:
@@ -122,69 +157,145 @@ class PandaTaskOperator(PandaStep):
 
     def follow(self, context: Context, plan: WaitPlan) -> TaskResult:
         """Wait for a task as the author wants it: in the triggerer, in this worker, or not at all."""
-        self._running_task = plan.task_id
+        self._target = Target((plan.task_id,), mark=plan.mark, until=plan.since + plan.patience)
+        self.known_task = plan.task_id
         self.monitor_url = self.hook.config.task_page(plan.task_id)
         self.log.info("PanDA task %s: %s", plan.task_id, self.monitor_url)
         if not self.wait_for_completion:
-            return settle(self.hook, {"kind": "ended", "task_id": plan.task_id, "status": ""})
+            return self._finish(context, {"kind": "ended", "task_id": plan.task_id, "status": ""})
         if self.deferrable:
-            Memory(context, "panda_wait").remember({"task_id": plan.task_id})
+            Memory(context, "panda_wait").remember({"task_id": plan.task_id, "owns": self._owns})
             self.defer(
-                trigger=PandaTaskTrigger(self.panda_conn_id, plan.to_json(), cancel_on_kill=self.cancel_on_kill),
+                trigger=PandaTaskTrigger(
+                    self.panda_conn_id, plan.to_json(), cancel_on_kill=self.cancel_on_kill and self._owns
+                ),
                 method_name="execute_complete",
                 timeout=_backstop(plan),
             )
         event = drive(
             plan,
-            lambda: self.look(plan.task_id),
-            lambda: self.client.task.kill(plan.task_id),
+            lambda step: self._perform(plan.task_id, step),
             sleep=time.sleep,
             clock=time.time,
             log=self.log,
         )
         return self.execute_complete(context, event)
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after a deferral; where Airflow ended it because the trigger fell silent, kill the PanDA task."""
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except TaskDeferralTimeout as silence:
-            task_id = (Memory(context, "panda_wait").recall() or {}).get("task_id", 0)
-            note = "The trigger did not report in time. The PanDA task was left running."
-            if self.cancel_on_timeout and task_id:
-                self.client.task.kill(task_id)
-                note = "The trigger did not report in time. The PanDA task was told to stop."
-            raise WaitTimeout(f"PanDA task {task_id}: {note}", task_id=task_id) from silence
+    def _perform(self, task_id: int, step: Step) -> object:
+        """Do what a wait asks for, and know what a kill has to wait for after a retry."""
+        answer = perform(self.client, task_id, step)
+        if isinstance(answer, TaskInfo):
+            self._seen = Mark.of(answer)
+        elif step.act == "retry":
+            self._target = Target((task_id,), mark=self._seen, until=time.time() + JEDI_PATIENCE)
+        return answer
 
-    def execute_complete(self, context: Context, event: object) -> TaskResult:  # noqa: ARG002
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a deferral, which Airflow itself ends where the trigger fell silent."""
+        waited_for = Memory(context, "panda_wait").recall()
+        self._target = Target((waited_for["task_id"],)) if waited_for else None
+        self._owns = waited_for.get("owns", True) if waited_for else True
+        with self._accountable(context):
+            try:
+                return super().resume_execution(next_method, next_kwargs, context)
+            except TaskDeferralTimeout as silence:
+                raise self._silence() from silence
+
+    def _silence(self) -> WaitTimeout:
+        """Say that the trigger did not report in time, and see to the PanDA task."""
+        ends = self._target and self.cancel_on_timeout and self._owns
+        fate = self._end_task() if ends else "The PanDA task was left running."
+        return WaitTimeout(f"the trigger that waits for {self._target} did not report in time. {fate}", fate=fate)
+
+    @contextmanager
+    def _accountable(self, context: Context) -> Iterator[None]:
+        """Leave nothing running where the step gives up for good, and say what became of its PanDA task."""
+        try:
+            yield
+        except (Exception, AirflowTaskTimeout) as error:
+            self._timed_out = isinstance(error, AirflowTaskTimeout)
+            if fate := self._fate(context, error):
+                self.log.warning("%s", fate)
+            if fate and isinstance(error, PandaError):
+                error.advice = f"{error.advice} {fate}".strip()
+            raise
+
+    def _fate(self, context: Context, error: BaseException) -> str:
+        """See to the PanDA task of a step that fails; return what became of it, unless the error says so."""
+        if self._target is None:
+            return ""
+        if isinstance(error, TaskOutcome) and (error.fate or classify(error.status).is_final):
+            return ""
+        if not self._timed_out and not self._gives_up(context, error):
+            runs = "runs on" if self._target.task_ids else "may have been submitted"
+            return f"{self._target} {runs}; the next try {self._next_try}."
+        return self._end_task() if self.cancel_on_timeout and self._owns else f"{self._target} was left running."
+
+    _next_try = "goes on with it"
+
+    def _gives_up(self, context: Context, error: BaseException) -> bool:
+        """Whether Airflow will not try again."""
+        ti, policy = context["ti"], self.retry_policy or PandaRetryPolicy()
+        if ti.try_number > ti.max_tries or isinstance(error, AirflowFailException):
+            return True
+        with suppress(Exception):  # Airflow, too, goes on without a policy that fails
+            return policy.evaluate(error, ti.try_number, ti.max_tries, context).action is RetryAction.FAIL
+        return False
+
+    def _end_task(self) -> str:
+        """Kill the PanDA task, however long the server is away; return what became of it."""
+        if self._target is None:
+            return ""
+        target = replace(self._target, outage=max(self.outage, JEDI_PATIENCE))
+        try:
+            return send_reaper(self.hook.config, target, LAST_WORDS)
+        except (OSError, PandaError) as error:  # what ended the step must not be hidden by what follows
+            return f"{target} may still be running; kill it on the PanDA monitor. {error}"
+
+    def execute_complete(self, context: Context, event: object) -> TaskResult:
         """Turn the event of a wait into the step's result, or raise why there is none."""
-        self._running_task = None
-        self.monitor_url = self.hook.config.task_page(read_event(event)["task_id"])
-        return settle(self.hook, event)
+        return self._finish(context, read_event(event))
+
+    def _finish(self, context: Context, event: WaitEvent) -> TaskResult:
+        self.known_task = event["task_id"]
+        self.monitor_url = self.hook.config.task_page(self.known_task)
+        self.result = settle(self.hook, event, self.retry_note(event))
+        publish(context, self.outlets, self.result, self.vo)
+        return self.result
+
+    def retry_note(self, event: WaitEvent) -> str:  # noqa: ARG002 - for those who override it
+        """Say what a retry of the step does after a wait that ended badly."""
+        return LOOK_AGAIN
 
     def on_kill(self) -> None:
         """Kill the PanDA task when this worker is told to stop.
 
-        Runs in a signal handler with seconds to live: a new client, one request, no question to Airflow. The
-        server refuses to kill a task that is not registered yet; the log then says that it runs on.
+        Runs in a signal handler with seconds to live, asks Airflow nothing, and lets the step go on until Airflow
+        ends it.
         """
-        if self.cancel_on_kill and self._running_task:
+        self._told_to_stop = True
+        wanted = self.cancel_on_timeout if self._timed_out else self.cancel_on_kill
+        if wanted and self._owns and self._target:
             try:
-                with PandaClient(self.hook.config) as client:
-                    client.task.kill(self._running_task)
-                self.log.warning("PanDA task %s was told to stop.", self._running_task)
+                self.log.warning("%s", send_reaper(self.hook.config, self._target, FAREWELL))
             except Exception:  # the worker is dying: say what is left behind
-                self.log.exception("PanDA task %s may still be running: killing it failed.", self._running_task)
+                self.log.exception("%s may still be running: killing it failed.", self._target)
 
-    def retry_in_place(self, context: Context, info: TaskInfo, command: Callable[[], object]) -> WaitPlan:
-        """Register a retry of a task, and plan to wait until it has moved on and ended again.
+    def retry_in_place(self, info: TaskInfo, new_parameters: Mapping[str, Json]) -> None:
+        """Register a retry of an ended task; harmless where an earlier try did so and JEDI has yet to execute it.
 
-        :param info: the ended task.
-        :param command: sends ``task/retry``; harmless where an earlier try sent it and JEDI has yet to execute it.
+        :param new_parameters: task parameters to overwrite, if any.
+        :raises UsageError: the server would make a new task of a production task that is retried with these.
         """
-        command()
+        if self._told_to_stop:
+            raise TaskAborted("the step was told to stop before it retried its PanDA task.", task_id=info.task_id)
+        if new_parameters and info.raw.get("taskType", "anal") != "anal":
+            raise UsageError(
+                f"PanDA task {info.task_id} is a production task: new parameters would make its retry another task.",
+                advice="Retry it without new parameters, or submit the other one by a step of its own.",
+            )
+        perform(self.client, info.task_id, Step(act="retry", parameters=new_parameters))
         self.log.info("PanDA task %s ended as %s: its retry is registered.", info.task_id, info.status)
-        return self.plan(context, info.task_id, time.time(), Mark.of(info))
 
 
 def _backstop(plan: WaitPlan) -> timedelta | None:

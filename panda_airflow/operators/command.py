@@ -9,17 +9,14 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from panda_airflow.client import NotFound, WaitTimeout, WrongState
+from panda_airflow.client import NotFound, WaitTimeout, WrongState, lookup
 from panda_airflow.client.models import Mark, TaskInfo
 from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES
-from panda_airflow.client.waiting import JEDI_PATIENCE, read_event
+from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan, read_event
 from panda_airflow.hooks.result import TaskResult
 from panda_airflow.hooks.step import read_task_id
 from panda_airflow.operators.base import Context, Memory, PandaTaskOperator
 from panda_airflow.operators.once import at_most_once
-
-LOOKUP_INTERVAL = 15.0
-"""Seconds between looks for a task that is not registered yet."""
 
 ENDING = frozenset({"aborting", "toabort", "tobroken", "prepared", "passed"})
 """Active statuses in which a task is about to end, and is not to be told so again."""
@@ -73,8 +70,8 @@ class PandaCommandOperator(PandaTaskOperator):
         """Whether the task is as wanted already."""
         return info.status in self.accept
 
-    def execute(self, context: Context) -> TaskResult:
-        """Give the command unless it is needless or was given before, then wait for its effect."""
+    def obtain(self, context: Context) -> WaitPlan:
+        """Give the command unless it is needless or was given before, and plan the wait for its effect."""
         info = self.registered(read_task_id(self.jedi_task_id))
         memory = Memory(context, "panda_command")
         given = memory.recall()
@@ -82,12 +79,12 @@ class PandaCommandOperator(PandaTaskOperator):
             given = None
         if given is None and self.is_needless(info):
             self.log.info("PanDA task %s is %s already: there is nothing to do.", info.task_id, info.status)
-            return self.follow(context, self.plan(context, info.task_id, time.time()))
+            return self.plan(context, info.task_id, time.time())
         if given is None or self._shall_repeat(info, Mark(**given["mark"])):
             given = {"mark": asdict(Mark.of(info)), "since": time.time(), "clears": context["ti"].max_tries}
             memory.remember(given)
             self._give(info)
-        return self.follow(context, self.plan(context, info.task_id, given["since"], Mark(**given["mark"])))
+        return self.plan(context, info.task_id, given["since"], Mark(**given["mark"]))
 
     def execute_complete(self, context: Context, event: object) -> TaskResult:
         """Turn the event of the wait into the result; see :meth:`PandaTaskOperator.execute_complete`."""
@@ -103,10 +100,10 @@ class PandaCommandOperator(PandaTaskOperator):
 
         :raises NotFound: there is no such task, or the server cannot reach its database.
         """
-        ends = time.time() + JEDI_PATIENCE
-        while (info := self._look_if_registered(task_id, final=time.time() >= ends)) is None:
+        began = time.time()
+        while (info := self._look_if_registered(task_id, final=time.time() >= began + JEDI_PATIENCE)) is None:
             self.log.info("PanDA task %s is not registered yet.", task_id)
-            time.sleep(min(self.poll_interval, LOOKUP_INTERVAL))
+            time.sleep(min(self.poll_interval, lookup.until_registered(time.time(), began)))
         return info
 
     def _look_if_registered(self, task_id: int, *, final: bool) -> TaskInfo | None:
@@ -314,18 +311,18 @@ class PandaIncreaseAttemptsOperator(PandaCommandOperator):
         super().__init__(wait_for_completion=wait_for_completion, **kwargs)
         self.increase = increase
 
-    def execute(self, context: Context) -> TaskResult:
-        """Give the command, at most once, then wait if that is wanted."""
+    def obtain(self, context: Context) -> WaitPlan:
+        """Give the command, at most once."""
         info = self.registered(read_task_id(self.jedi_task_id))
-        since = time.time()
-        at_most_once(context, "the increase of attempts", lambda: self._increase(info.task_id))
-        return self.follow(context, self.plan(context, info.task_id, since))
+        since, increase = time.time(), int(self.increase)
+        at_most_once(context, "the increase of attempts", lambda: self._increase(info.task_id, increase))
+        return self.plan(context, info.task_id, since)
 
-    def _increase(self, task_id: int) -> str:
-        reply = self.client.task.increase_attempts(task_id, int(self.increase))
+    def _increase(self, task_id: int, increase: int) -> str:
+        reply = self.client.task.increase_attempts(task_id, increase)
         self.log.info("PanDA task %s: %s", task_id, reply.message)
         return reply.message
 
     def command(self, task_id: int) -> object:
         """Send ``task/increase_attempts``."""
-        return self._increase(task_id)
+        return self._increase(task_id, int(self.increase))

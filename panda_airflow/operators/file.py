@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from panda_airflow.client import TaskFailed, UsageError
-from panda_airflow.client.models import Json
+from panda_airflow.client.models import Json, Mark
 from panda_airflow.client.polling import PollPlan
-from panda_airflow.hooks.step import PandaStep
+from panda_airflow.hooks.step import PandaStep, read_task_id
 from panda_airflow.operators.base import Context
 from panda_airflow.operators.once import at_most_once
 from panda_airflow.operators.polling import PandaPollOperator
@@ -76,7 +77,8 @@ class PandaFileRecoveryOperator(PandaPollOperator):
     """Ask PanDA to recover lost files of a task or dataset, and follow the recovery to its end.
 
     The lines of the server's log go into Airflow's, and into XCom as ``log``. The step succeeds only if the recovery
-    did. It asks at most once, since the server would carry out each request.
+    did. It asks at most once, since the server would carry out each request. A task that the recovery runs again has
+    left its old status when the step ends, but it has not ended again.
 
     :param jedi_task_id: JediTaskID, or a template that yields it; this or ``dataset`` is needed.
     :param dataset: where to recover files.
@@ -124,12 +126,14 @@ class PandaFileRecoveryOperator(PandaPollOperator):
         """Ask for the recovery, then follow its log."""
         if not (self.jedi_task_id or self.dataset):
             raise UsageError("a recovery needs jedi_task_id or dataset; nothing was sent.")
-        url = at_most_once(context, "the recovery", self._request)
-        self.log.info("The recovery writes its log to %s", url)
+        task_id = read_task_id(self.jedi_task_id) if self.jedi_task_id else None
+        before = asdict(Mark.of(self.client.task.get_detailed_info(task_id))) if task_id else None
+        asked = at_most_once(context, "the recovery", lambda: {"url": self._request(task_id), "mark": before})
+        self.log.info("The recovery writes its log to %s", asked["url"])
         if not self.wait_for_completion:
-            return {"log_url": url}
-        what = f"The recovery of {f'PanDA task {self.jedi_task_id}' if self.jedi_task_id else self.dataset}"
-        arguments = {"log_name": url.partition("/cache/")[2]}
+            return {"log_url": asked["url"]}
+        arguments = {"log_name": asked["url"].partition("/cache/")[2], "task_id": task_id, "mark": asked["mark"]}
+        what = f"The recovery of {f'PanDA task {task_id}' if task_id else self.dataset}"
         plan = PollPlan("recovery", arguments, what, time.time(), poll_interval=self.poll_interval)
         return self.follow(context, plan)
 
@@ -147,9 +151,9 @@ class PandaFileRecoveryOperator(PandaPollOperator):
         for line in lines:
             self.log.info("%s", line)
 
-    def _request(self) -> str:
+    def _request(self, task_id: int | None) -> str:
         given = {
-            "task_id": int(self.jedi_task_id) if self.jedi_task_id else None,
+            "task_id": task_id,
             "dataset": self.dataset or None,
             "files": list(self.files) if self.files else None,
         }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from panda_airflow.client import PermissionDenied, UsageError
+from panda_airflow.client import PandaClient, PandaError, PermissionDenied, UsageError
 from panda_airflow.client.jobs import FileSpec, JobSpec, dump_jobs
 from panda_airflow.client.looks import JOB_FINAL, jobs_plan, panda_ids
 from panda_airflow.client.models import Json
@@ -19,11 +20,13 @@ class PandaSubmitJobsOperator(PandaPollOperator):
     """Submit jobs that belong to no task, at most once, and wait for them.
 
     Jobs of ``prodSourceLabel`` ``managed`` need the production role. The PandaIDs are in XCom as ``job_ids``; with
-    the wait, the statuses as ``jobs`` and their counts as ``statuses`` too.
+    the wait, the statuses as ``jobs`` and their counts as ``statuses`` too. A retry waits for the same jobs; only a
+    clear submits others.
 
     :param jobs: jobs as dicts of :class:`~panda_airflow.client.jobs.JobSpec`'s attributes; ``Files`` is a list of
         dicts of :class:`~panda_airflow.client.jobs.FileSpec`'s.
     :param statuses: statuses of a job that satisfy the step; any other final one fails it.
+    :param cancel_on_kill: kill the jobs when this worker is told to stop; nobody does while the step is deferred.
 
     The other parameters are those of :class:`~panda_airflow.operators.polling.PandaPollOperator`.
     """
@@ -32,16 +35,23 @@ class PandaSubmitJobsOperator(PandaPollOperator):
     template_fields_renderers = {"jobs": "json"}  # noqa: RUF012 - declared so by Airflow
 
     def __init__(
-        self, *, jobs: Sequence[dict[str, Json]], statuses: Sequence[str] = ("finished",), **kwargs: Any
+        self,
+        *,
+        jobs: Sequence[dict[str, Json]],
+        statuses: Sequence[str] = ("finished",),
+        cancel_on_kill: bool = True,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.jobs = jobs
         self.statuses = tuple(statuses)
+        self.cancel_on_kill = cancel_on_kill
+        self._ids: list[int] = []
 
     def execute(self, context: Context) -> Json:
         """Submit the jobs, then wait for them."""
         text = dump_jobs([_specification(job) for job in self.jobs])
-        ids = at_most_once(context, "the submission of the jobs", lambda: self._submit(text))
+        self._ids = ids = at_most_once(context, "the submission of the jobs", lambda: self._submit(text))
         if not self.wait_for_completion:
             return {"job_ids": ids}
         return self.follow(context, jobs_plan(ids, self.statuses, time.time(), self.poll_interval))
@@ -51,8 +61,18 @@ class PandaSubmitJobsOperator(PandaPollOperator):
         value = super().execute_complete(context, event)
         return {"job_ids": [int(job_id) for job_id in value["jobs"]], **value}
 
+    def on_kill(self) -> None:
+        """Kill the jobs when this worker is told to stop, by one request with a new client."""
+        if self.cancel_on_kill and self._ids:
+            try:
+                with PandaClient(replace(self.hook.config, attempts=1, read_timeout=3.0)) as client:
+                    client.job.kill(self._ids)
+                self.log.warning("PanDA jobs %s were told to stop.", self._ids)
+            except PandaError:
+                self.log.exception("PanDA jobs %s may still be running: killing them failed.", self._ids)
+
     def _submit(self, text: str) -> list[int]:
-        ids = [int(job[0]) for job in self.client.job.submit(text)]
+        self._ids = ids = [int(job[0]) for job in self.client.job.submit(text)]
         self.log.info("The server accepted %s PanDA jobs: %s", len(ids), ids)
         return ids
 

@@ -62,8 +62,7 @@ class PandaPollOperator(PandaStep):
         look = LOOKS[plan.look]
         event = drive(
             plan,
-            lambda: look(self.client, **plan.arguments),
-            lambda: None,
+            lambda _: look(self.client, **plan.arguments),
             sleep=time.sleep,
             clock=time.time,
             log=self.log,

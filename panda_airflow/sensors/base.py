@@ -53,7 +53,10 @@ class PandaPollSensor(PandaStep, BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Wait in the triggerer, or by poking as any sensor does."""
         if self.deferrable:
-            deadline = context["ti"].start_date.timestamp() + self.timeout
+            limit = (
+                min(self.timeout, self.execution_timeout.total_seconds()) if self.execution_timeout else self.timeout
+            )
+            deadline = context["ti"].start_date.timestamp() + limit
             self.defer(
                 trigger=PandaPollTrigger(
                     self.panda_conn_id, replace(self.plan(time.time()), deadline=deadline).to_json()

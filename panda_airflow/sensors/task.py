@@ -3,37 +3,54 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from ast import literal_eval
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, NoReturn
 
-from airflow.sdk import BaseSensorOperator, PokeReturnValue
+from airflow.sdk import BaseSensorOperator, PokeReturnValue, XComArg
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowSensorTimeout
+from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from panda_airflow.client import PandaError, WaitTimeout
-from panda_airflow.client.waiting import WaitPlan, Watch
-from panda_airflow.hooks.result import TaskResult, settle
+from panda_airflow.client.many import ManyEvent, ManyPlan, ManyWatch, read_many
+from panda_airflow.client.reaper import FAREWELL, LAST_WORDS, Target, send_reaper
+from panda_airflow.client.task_looks import look_at_many
+from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan
+from panda_airflow.hooks.many import settle_many
+from panda_airflow.hooks.result import TaskResult
 from panda_airflow.hooks.step import PandaStep, read_task_id
 from panda_airflow.links.panda import PandaTaskLink
-from panda_airflow.triggers.panda import PandaTaskTrigger
+from panda_airflow.triggers.many import PandaManyTasksTrigger
 
 Context = Any
 
+SLOWEST_LOOK = 300.0
+"""Seconds that one look at all tasks may last, repeated requests included."""
+
+Given = int | str | dict[str, Any] | XComArg
+"""One task as a DAG author gives it: its JediTaskID, its digits, a template, or what a step returned."""
+
 
 class PandaWaitTaskStatusSensor(PandaStep, BaseSensorOperator):
-    """Wait until a PanDA task has one of the given statuses.
+    """Wait until a PanDA task, or each task of a list, has one of the given statuses.
 
-    A final status that is not among them fails the sensor at once. The result is that of an operator which
-    waited for the task.
+    A final status that is not among them fails the sensor. The result is that of an operator which waited for the
+    task, or a list of such results in the order given; an empty list succeeds. For a list of more than 100 tasks
+    the results hold neither names nor output datasets. A list needs one Airflow task and one trigger.
 
-    :param jedi_task_id: JediTaskID, or a template that yields it.
+    :param jedi_task_id: JediTaskID, the result of a step, a list of these, or a template that yields one of them.
     :param statuses: statuses that end the wait well.
+    :param min_finished: fraction of the input files (without input: of the jobs) that are enough, whatever the status.
+    :param fail_fast: fail as soon as one task of a list ends badly; otherwise once all have ended.
     :param panda_conn_id: Airflow connection of type ``panda``.
     :param deferrable: wait in the triggerer, whatever ``mode`` says.
     :param outage: how long the server may be unreachable, in seconds, before the sensor gives up.
-    :param cancel_on_kill: kill the PanDA task when a person ends the sensor while it is deferred.
-    :param cancel_on_timeout: kill the PanDA task when the timeout passes while the sensor is deferred.
+    :param cancel_on_kill: kill the PanDA tasks that still run when a person ends the sensor; between two pokes of
+        mode ``reschedule`` nobody can.
+    :param cancel_on_timeout: kill these when the timeout passes.
 
     ``mode``, ``poke_interval``, ``timeout`` and ``soft_fail`` are those of any sensor.
     """
@@ -45,8 +62,10 @@ class PandaWaitTaskStatusSensor(PandaStep, BaseSensorOperator):
     def __init__(
         self,
         *,
-        jedi_task_id: int | str,
+        jedi_task_id: Given | Sequence[Given],
         statuses: Sequence[str] = ("done",),
+        min_finished: float | None = None,
+        fail_fast: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         outage: float = 6 * 3600.0,
         cancel_on_kill: bool = False,
@@ -55,66 +74,132 @@ class PandaWaitTaskStatusSensor(PandaStep, BaseSensorOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.jedi_task_id = jedi_task_id
-        self.statuses = tuple(statuses)
+        self.statuses = (statuses,) if isinstance(statuses, str) else tuple(statuses)
+        self.min_finished = min_finished
+        self.fail_fast = fail_fast
         self.deferrable = deferrable
         self.outage = outage
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
         self.monitor_url = ""
+        self._target: Target | None = None
+
+    @cached_property
+    def task_ids(self) -> int | list[int]:
+        """The JediTaskIDs, once the template is rendered: a number, or a list without duplicates."""
+        given = _evaluated(self.jedi_task_id)
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            return read_task_id(given)
+        items = given[:]  # at once: each item of a lazy sequence would be a request
+        return list(dict.fromkeys(read_task_id(item) for item in items))
 
     def execute(self, context: Context) -> Any:
         """Wait in the triggerer, or by poking as any sensor does."""
-        self.monitor_url = self.hook.config.task_page(read_task_id(self.jedi_task_id))
+        if self.task_ids == []:
+            self.log.info("The list of PanDA tasks is empty: there is nothing to wait for.")
+            return []
+        self._link(self.task_ids)
+        self._target = Target(tuple(self._listed()), until=time.time() + JEDI_PATIENCE)
         if self.deferrable:
             self._defer(context)
-        return super().execute(context)
+        with self._ended_in_time():
+            return super().execute(context)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a deferral, which Airflow itself ends where the trigger fell silent."""
+        if next_method != "__fail__":
+            return super().resume_execution(next_method, next_kwargs, context)
+        self._target = Target(tuple(self._listed()))
+        with self._ended_in_time():
+            return super().resume_execution(next_method, next_kwargs, context)
+
+    @contextmanager
+    def _ended_in_time(self) -> Iterator[None]:
+        """Kill the PanDA tasks if the sensor runs out of time, where the author wants that."""
+        try:
+            yield
+        except (AirflowSensorTimeout, AirflowSkipException):
+            if self.cancel_on_timeout and self._target:
+                self.log.warning("%s", send_reaper(self.hook.config, self._target, LAST_WORDS))
+            raise
+
+    def on_kill(self) -> None:
+        """Kill the PanDA tasks when this worker is told to stop; see :meth:`PandaTaskOperator.on_kill`."""
+        if self.cancel_on_kill and self._target:
+            self.log.warning("%s", send_reaper(self.hook.config, self._target, FAREWELL))
 
     def _defer(self, context: Context) -> NoReturn:
-        deadline = context["ti"].start_date.timestamp() + self.timeout
+        limit = min(self.timeout, self.execution_timeout.total_seconds()) if self.execution_timeout else self.timeout
+        deadline = context["ti"].start_date.timestamp() + limit
         plan = self._plan(time.time(), deadline)
         self.defer(
-            trigger=PandaTaskTrigger(self.panda_conn_id, plan.to_json(), cancel_on_kill=self.cancel_on_kill),
+            trigger=PandaManyTasksTrigger(self.panda_conn_id, plan.to_json(), cancel_on_kill=self.cancel_on_kill),
             method_name="execute_complete",
-            timeout=timedelta(seconds=max(0.0, deadline - time.time()) + 2 * self.poke_interval + 60),
+            timeout=timedelta(seconds=max(0.0, deadline - time.time()) + 2 * self.poke_interval + SLOWEST_LOOK),
         )
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> TaskResult:  # noqa: ARG002
+    def execute_complete(self, context: Context, event: object) -> TaskResult | list[TaskResult]:  # noqa: ARG002
         """Turn the event of the wait into the sensor's result, or raise why there is none."""
-        self.monitor_url = self.hook.config.task_page(read_task_id(self.jedi_task_id))
+        known = read_many(event)
         try:
-            return settle(self.hook, event)
+            return self._settle(known)
         except WaitTimeout as timeout:
-            if event["kind"] != "timeout":
-                raise
-            raise AirflowSensorTimeout(str(timeout)) from timeout
+            if any(task["kind"] == "timeout" for task in known["tasks"] if task["task_id"] == known["first_bad"]):
+                raise AirflowSensorTimeout(str(timeout)) from timeout
+            raise
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look at the task once; what earlier pokes of this try saw is in the task state store."""
+        """Look at the tasks once; what earlier pokes of this try saw is in the task state store."""
         store, this_try = context["task_state_store"], context["ti"].try_number
-        before = store.get("panda_watch")
+        before = store.get("panda_watches")
         if not before or before["try"] != this_try:
             before = {"try": this_try, "since": time.time(), "seen": {}}
-        watch = Watch(self._plan(before["since"], None), **before["seen"])
-        event = watch.judge(self._look(), time.time())
+        watch = ManyWatch(self._plan(before["since"], None), **before["seen"])
+        event = watch.judge(self._look(watch.waiting), time.time())
+        if watch.note:
+            (self.log.warning if watch.warn else self.log.info)("%s", watch.note)
         if event:
-            return PokeReturnValue(is_done=True, xcom_value=settle(self.hook, event))
-        (self.log.warning if watch.warn else self.log.info)("%s", watch.note)
-        store.set("panda_watch", before | {"seen": watch.memory()})
+            return PokeReturnValue(is_done=True, xcom_value=self._settle(event))
+        store.set("panda_watches", before | {"seen": watch.memory()})
         return PokeReturnValue(is_done=False)
 
-    def _plan(self, since: float, deadline: float | None) -> WaitPlan:
-        return WaitPlan(
-            read_task_id(self.jedi_task_id),
+    def _plan(self, since: float, deadline: float | None) -> ManyPlan:
+        task_ids = self._listed()
+        each = WaitPlan(
+            task_ids[0],
             since,
             poll_interval=self.poke_interval,
             deadline=deadline,
             statuses=self.statuses,
             outage=self.outage,
             cancel_on_timeout=self.cancel_on_timeout,
+            min_finished=self.min_finished,
         )
+        return ManyPlan(tuple(task_ids), each, self.fail_fast)
 
-    def _look(self) -> object:
+    def _listed(self) -> list[int]:
+        return self.task_ids if isinstance(self.task_ids, list) else [self.task_ids]
+
+    def _look(self, task_ids: Sequence[int]) -> object:
         try:
-            return self.hook.client.task.get_detailed_info(read_task_id(self.jedi_task_id))
+            return look_at_many(self.client, task_ids)
         except PandaError as error:
             return error
+
+    def _settle(self, event: ManyEvent) -> TaskResult | list[TaskResult]:
+        """Return the result, in the form in which the tasks were given; link the first that ended badly."""
+        self._link(event["first_bad"] or self.task_ids)
+        results = settle_many(self.hook, event)
+        return results if isinstance(self.task_ids, list) else results[0]
+
+    def _link(self, task: int | list[int]) -> None:
+        """Let the step's button lead to a task; a list has no page of its own."""
+        self.monitor_url = self.hook.config.task_page(task) if isinstance(task, int) else ""
+
+
+def _evaluated(value: object) -> object:
+    """Read what a template yields, which is text even where it means a list: ``[1, 2]`` or ``1, 2``."""
+    if isinstance(value, str) and not value.strip().isdecimal():
+        with suppress(ValueError, SyntaxError):
+            return literal_eval(value.strip())
+    return value

@@ -10,7 +10,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from panda_airflow.client import PandaClient
-from panda_airflow.client.driver import Plan, adrive
+from panda_airflow.client.driver import Plan, Step, adrive
 from panda_airflow.hooks.panda import PandaHook
 
 
@@ -33,30 +33,27 @@ class PandaTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, in threads for whatever blocks, and yield how the wait ended."""
         try:
-            event = await adrive(
-                self._plan,
-                lambda: asyncio.to_thread(self._look),
-                lambda: asyncio.to_thread(self._kill),
-                sleep=asyncio.sleep,
-                clock=time.time,
-                log=self.log,
-            )
-            yield TriggerEvent(event)
+            yield TriggerEvent(await self._wait())
         finally:
             if self._client:
                 await asyncio.to_thread(self._client.close)
+
+    async def _wait(self) -> Any:
+        return await adrive(
+            self._plan,
+            lambda step: asyncio.to_thread(self._perform, step),
+            sleep=asyncio.sleep,
+            clock=time.time,
+            log=self.log,
+        )
 
     def _connected(self) -> PandaClient:
         if self._client is None:
             self._client = PandaHook(self.panda_conn_id).client
         return self._client
 
-    def _look(self) -> object:
-        """Look at what is waited for."""
-        raise NotImplementedError
-
-    def _kill(self) -> None:
-        """End what is waited for, where its plan may ask for that."""
+    def _perform(self, step: Step) -> object:
+        """Do what a step of the wait asks for."""
         raise NotImplementedError
 
     def _named(self, **kwargs: Any) -> tuple[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from panda_airflow.client.driver import Step
 from panda_airflow.client.looks import LOOKS
 from panda_airflow.client.polling import Finding, PollPlan
 from panda_airflow.triggers.base import PandaTrigger
@@ -24,5 +25,5 @@ class PandaPollTrigger(PandaTrigger):
         """Tell what makes an equal trigger elsewhere."""
         return self._named(plan=self.plan.to_json())
 
-    def _look(self) -> Finding:
+    def _perform(self, step: Step) -> Finding:  # noqa: ARG002 - such a wait only looks
         return LOOKS[self.plan.look](self._connected(), **self.plan.arguments)

@@ -6,16 +6,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
-from panda_airflow.client import ClientConfig, PandaClient
+from panda_airflow.client import ClientConfig, PandaClient, reaper
 from panda_airflow.client.models import TaskInfo
 from panda_airflow.client.status import classify
 from panda_airflow.client.task_parameters import command_task
@@ -95,6 +96,15 @@ def serve(root: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterat
         config = ClientConfig(url=server.url, auth="oidc", vo="wlcg", token=token, retry_budget=0.0)
         with PandaClient(config) as client:
             yield Panda(server, client)
+    end_reapers()
+
+
+def end_reapers() -> None:
+    """End the processes that would go on trying to kill tasks of a server that is gone."""
+    for process in psutil.Process().children():
+        with suppress(psutil.Error):
+            if reaper.__name__ in process.cmdline():
+                process.kill()
 
 
 def connection(server: DevServer, token: str, **extra: Any) -> str:
@@ -153,6 +163,8 @@ class Memory:
             try_number=self.tries,
             max_tries=self.max_tries,
             start_date=datetime.now(UTC),
+            task=SimpleNamespace(retry_delay=timedelta(0)),
+            get_first_reschedule_date=lambda _: None,
         )
         return {"ti": ti, "task_state_store": self.store}
 

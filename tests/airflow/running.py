@@ -20,7 +20,7 @@ def play(dag: DAG) -> Run:
 
     for step in dag.tasks:
         step.on_failure_callback = [note]
-    _write(dag)
+    write(dag)
     run = dag.test()
     instances = {ti.task_id: ti for ti in run.get_task_instances()}
     return Run(
@@ -32,7 +32,7 @@ def play(dag: DAG) -> Run:
     )
 
 
-def _write(dag: DAG) -> None:
+def write(dag: DAG) -> None:
     """Write a DAG that is in no file into the database, as ``dag.test`` wants it."""
     DagBundlesManager().sync_bundles_to_db()
     folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from panda_airflow.client import PandaError, TaskFailed, UsageError, WaitTimeout
+from panda_airflow.client import PandaError, TaskFailed, UsageError, WaitTimeout, lookup
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.operators import base
 from panda_airflow.operators import task as submitting
@@ -127,7 +127,7 @@ def test_parameters_without_a_json_form_leave_no_intent_that_blocks_the_mended_d
     with pytest.raises(PandaError, match="has no JSON form"):
         submit(memory, unnamed(task(taskType="prod", note={1, 2})))
     assert recorded(memory)["sent"] is False
-    monkeypatch.setattr(submitting, "LOOKUP_INTERVAL", 3600)
+    monkeypatch.setattr(lookup, "LOOKUP_INTERVAL", 3600)
     mended = submit(memory, unnamed(task(taskType="prod")))
     assert panda.submitted() == [mended["task_id"]]
     assert recorded(memory)["generation"] == 0

@@ -73,9 +73,9 @@ def test_a_failure_explains_itself_in_the_same_words_wherever_the_step_waited(pa
         jobs = "|".join(map(str, panda.client.task.get_job_ids(error.task_id)))
         assert f"PanDA task {error.task_id} ended as failed" in str(error)
         assert "no file was successfully processed" in str(error)
-        assert re.search(rf"2 job\(s\): .*payload exit 7 .*LOCAL_TEST.*PandaID ({jobs})\)", str(error))
+        assert re.search(rf"2 job\(s\): .*payload exit 7 .*LOCAL_TEST.*PandaID ({jobs}), http\S+/job/\1/\)", str(error))
         assert f"{panda.server.url}/task/{error.task_id}/" in str(error)
-    assert len({re.sub(r"(task[ /]|PandaID )\d+", "", str(error)) for error in run.errors.values()}) == 1
+    assert len({re.sub(r"(task[ /]|PandaID |job/)\d+", "", str(error)) for error in run.errors.values()}) == 1
 
 
 def test_sensors_come_to_the_same_result_by_poking_rescheduling_and_deferring(panda: Panda, play: Play) -> None:

@@ -19,9 +19,9 @@ from panda_airflow.client import (
     TaskPartlyDone,
     UsageError,
     WaitTimeout,
+    lookup,
 )
-from panda_airflow.client.models import TaskInfo
-from panda_airflow.operators import task as submitting
+from panda_airflow.devserver.backend import Pace
 from panda_airflow.operators.task import PandaRetryTaskOperator, PandaSubmitTaskOperator
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from tests.airflow.conftest import (
@@ -58,7 +58,7 @@ def recorded(memory: Memory) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submitting, "LOOKUP_INTERVAL", 0.1)
+    monkeypatch.setattr(lookup, "LOOKUP_INTERVAL", 0.1)
 
 
 DEATHS = {
@@ -182,13 +182,12 @@ def test_a_broken_task_is_replaced_under_the_next_name(panda: Panda, memory: Mem
     assert result["name"].endswith(".g1")
 
 
-def test_a_killed_task_fails_the_step_and_its_retry_submits_anew(panda: Panda, memory: Memory) -> None:
+def test_a_killed_task_is_replaced_by_the_next_try(panda: Panda, memory: Memory) -> None:
     killed = submit(memory, unnamed(task("sleep 60")))["task_id"]
     panda.wait(killed, ("running",))
     panda.client.task.kill(killed)
-    with pytest.raises(TaskAborted):
-        submit(memory, unnamed(task()), wait=True)
-    assert submit(memory, unnamed(task()), wait=True)["task_id"] != killed
+    panda.wait(killed)
+    assert submit(memory, unnamed(task("sleep 60")))["task_id"] != killed
     assert len(panda.submitted()) == 2
 
 
@@ -221,10 +220,13 @@ def test_a_worker_that_dies_in_a_retry_retries_the_task_once(panda: Panda, memor
     assert (result["status"], panda.task(result["task_id"]).attempt_nr) == ("done", 1)
 
 
-def test_the_patience_with_a_retry_counts_from_each_command(memory: Memory) -> None:
-    step = PandaRetryTaskOperator(task_id="again", jedi_task_id=1)
-    ended = TaskInfo(1, status="failed", attempt_nr=0)
-    first, second = (step.retry_in_place(memory(), ended, lambda: None) for _ in range(2))
+def test_the_patience_with_a_retry_counts_from_each_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: Memory
+) -> None:
+    with serve(tmp_path / "panda", monkeypatch, pace=Pace(registration=0.1, cycle=0.1, command=60)) as panda:
+        step = PandaRetryTaskOperator(task_id="again", jedi_task_id=panda.client.task.submit(task("exit 1")).task_id)
+        panda.wait(int(step.jedi_task_id))
+        first, second = (step.obtain(memory()) for _ in range(2))
     assert second.since > first.since
     assert second.mark == first.mark is not None
 

@@ -50,3 +50,18 @@ def test_wait_for_task(panda: Panda) -> None:
     assert run.states == {"wait": "success", "count_jobs": "success"}
     assert run.results["wait"]["status"] == "done"
     assert run.results["count_jobs"] == {"finished": 3}
+
+
+def test_production_chain(panda: Panda) -> None:
+    dag = example("production_chain")
+    run = play(dag)
+    assert set(run.states.values()) == {"success"}
+    assert run.results["simulation.publish"]["status"] == "done"
+    assert run.results["simulation.publish"]["files"]["finished"] == 10
+    assert (dag.catchup, len(panda.submitted())) == (False, 1)
+
+
+def test_after_production_has_nothing_to_do_where_no_task_has_ended(panda: Panda) -> None:
+    run = play(example("after_production"))
+    assert run.results["ended"] == []
+    assert run.states["validate"] == "skipped"

@@ -92,7 +92,6 @@ def test_a_lost_file_is_made_again(
     assert f"Retried task {task_id}: done with" in log[-1]
     shown = capsys.readouterr().out
     assert all(line in shown for line in log)
-    panda.wait(task_id, ("running", "done"))
     assert panda.wait(task_id, ("done",)).attempt_nr == 1
     [output] = panda.client.task.get_datasets_and_files(task_id, ["output"])
     made = [file.lfn for file in output.files if file.status == "finished"]
@@ -120,6 +119,13 @@ def test_a_recovery_that_fails_fails_the_step_with_its_log(panda: Panda, memory:
     panda.wait(task_id)
     with pytest.raises(TaskFailed, match=rf"recovery of PanDA task {task_id} failed[\s\S]*Error: Failed"):
         recovery(task_id, force=True, files=["nothing.of.this.name"]).execute(memory())
+
+
+def test_files_of_a_task_that_cannot_run_again_are_not_recovered(panda: Panda, memory: Memory) -> None:
+    task_id, _ = task_with_lost_file(panda)
+    panda.server.backend.store.update("tasks", "jediTaskID", task_id, status="aborted")
+    with pytest.raises(TaskFailed, match="not accepted if the task is in aborted status"):
+        recovery(task_id).execute(memory())
 
 
 def test_the_recovery_of_a_strangers_task_is_refused(panda: Panda, memory: Memory) -> None:

@@ -30,6 +30,10 @@ EXTRA: dict[str, Any] = {
     "read_timeout": 7.5,
     "attempts": 2,
     "retry_budget": 9.5,
+    "push_url": "stomp+ssl://broker.example:61614",
+    "push_destination": "/topic/panda.status",
+    "push_user": "airflow",
+    "push_password": "a secret password",
 }
 EXPECTED = ClientConfig(
     url_ssl="https://panda.example:25443",

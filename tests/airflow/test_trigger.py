@@ -5,9 +5,11 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from pkgutil import resolve_name
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
@@ -19,11 +21,15 @@ from airflow.triggers.base import BaseTrigger
 
 from panda_airflow.client import TaskFailed
 from panda_airflow.client.models import Mark
+from panda_airflow.client.report import submission_retry
+from panda_airflow.client.task_retry import TaskRetryPolicy
 from panda_airflow.client.waiting import WaitPlan
+from panda_airflow.hooks.panda import PandaHook
+from panda_airflow.hooks.result import settle
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.triggers import panda as triggers
 from panda_airflow.triggers.panda import PandaTaskTrigger
-from tests.airflow.conftest import PACE, Memory, Panda, task, unnamed
+from tests.airflow.conftest import ATTEMPTS, Memory, Panda, fails_once, task, unnamed, wait_until
 
 
 def by_sdk(trigger: BaseTrigger) -> BaseTrigger:
@@ -85,6 +91,7 @@ def test_a_deferred_step_is_resumed_elsewhere(
 @pytest.mark.parametrize("travel", [by_sdk, by_core])
 def test_a_trigger_made_again_knows_what_the_first_knew(travel: Callable[[BaseTrigger], BaseTrigger]) -> None:
     plan = WaitPlan(42, 1.5, deadline=99.5, statuses=("done", "finished"), mark=Mark(1, "2026-01-01T00:00:00"))
+    plan = replace(plan, retry=TaskRetryPolicy(attempts=2, new_parameters=[{"ramCount": 4000}]), first_attempt=1)
     again = travel(PandaTaskTrigger("panda_other", plan.to_json(), cancel_on_kill=False))
     assert isinstance(again, PandaTaskTrigger)
     assert (again.panda_conn_id, again.plan, again.cancel_on_kill) == ("panda_other", plan, False)
@@ -92,8 +99,94 @@ def test_a_trigger_made_again_knows_what_the_first_knew(travel: Callable[[BaseTr
 
 def test_a_failure_travels_with_all_its_words(panda: Panda, memory: Memory) -> None:
     event = event_of(by_sdk(deferred(memory, "exit 7")))
-    with pytest.raises(TaskFailed, match=r"ended as failed[\s\S]*no file was[\s\S]*payload exit 7[\s\S]*/task/"):
+    with pytest.raises(TaskFailed) as raised:
         step("exit 7").execute_complete(memory(), event)
+    told = ("ended as failed", "JEDI says: failed since no file was", "Attempts", "2 failed", "payload exit 7", "/job/")
+    lines = str(raised.value).splitlines()
+    assert [any(part in line for line in lines) for part in told] == [True] * len(told)
+    assert panda.client.config.task_page(event["task_id"]) not in lines[0]
+
+
+def test_a_failure_says_what_a_retry_does_and_where_to_look(panda: Panda) -> None:
+    task_id = panda.client.task.submit(task("exit 7")).task_id
+    event = event_of(trigger_for(task_id))
+    hook = PandaHook()
+    with pytest.raises(TaskFailed) as raised:
+        settle(hook, event, submission_retry(task_id, event["kind"], event["status"]))
+    assert str(raised.value).splitlines()[-2:] == [
+        hook.config.task_page(task_id),
+        "A retry of this step retries the PanDA task in place.",
+    ]
+
+
+def test_a_failure_is_told_though_the_server_cannot_explain_it(panda: Panda) -> None:
+    task_id = panda.client.task.submit(task("exit 7")).task_id
+    event = event_of(trigger_for(task_id))
+    for method in ("task/get_job_descriptions", "task/get_details"):
+        panda.server.faults.inject("garbage", method, times=9)
+    with pytest.raises(TaskFailed, match="ended as failed"):
+        settle(PandaHook(), event)
+
+
+RETRY = TaskRetryPolicy(attempts=2, delay=0.2)
+
+
+def test_a_trigger_retries_its_task_in_place(panda: Panda, tmp_path: Path) -> None:
+    task_id = panda.client.task.submit(task(fails_once(tmp_path))).task_id
+    event = event_of(by_sdk(by_core(trigger_for(task_id, retry=RETRY))))
+    assert (event["kind"], event["status"], event["attempts"]) == ("ended", "done", 1)
+    assert panda.task(task_id).attempt_nr == 1
+
+
+def test_a_task_that_goes_on_failing_is_retried_as_often_as_the_policy_says(panda: Panda) -> None:
+    task_id = panda.client.task.submit(task("exit 7")).task_id
+    with pytest.raises(TaskFailed, match="Attempts of the task on the server: 3; retries here: 2"):
+        settle(PandaHook(), event_of(trigger_for(task_id, retry=RETRY)))
+    assert panda.task(task_id).attempt_nr == 2
+
+
+def test_a_triggerer_that_takes_over_knows_the_retries_already_made(panda: Panda) -> None:
+    task_id = panda.client.task.submit(task("exit 7")).task_id
+    trigger = trigger_for(task_id, retry=RETRY)
+
+    async def wait() -> None:
+        async for _ in trigger.run():
+            pass
+
+    async def live() -> None:
+        running = asyncio.create_task(wait())
+        await asyncio.to_thread(wait_until, lambda: attempt_of(panda, task_id) == 1)
+        running.cancel()
+
+    asyncio.run(live())
+    event = event_of(by_sdk(trigger))
+    assert (event["kind"], event["attempts"]) == ("failed", 2)
+    assert panda.task(task_id).attempt_nr == 2
+
+
+def test_a_retry_with_new_parameters_changes_the_task(panda: Panda) -> None:
+    task_id = panda.client.task.submit(task("exit 7")).task_id
+    policy = TaskRetryPolicy(attempts=1, delay=0.2, new_parameters=[{"ramCount": 4321}])
+    event = event_of(trigger_for(task_id, retry=policy))
+    assert (event["kind"], event["attempts"]) == ("failed", 1)
+    assert panda.client.task.get_task_parameters(task_id)["ramCount"] == 4321
+
+
+@pytest.mark.parametrize("lost", ["drop_before", "drop_after"])
+def test_a_retry_of_which_the_request_or_the_answer_is_lost_is_made_once(
+    panda: Panda, tmp_path: Path, lost: Literal["drop_before", "drop_after"]
+) -> None:
+    task_id = panda.client.task.submit(task(fails_once(tmp_path))).task_id
+    panda.server.faults.inject(lost, "task/retry", times=ATTEMPTS)
+    event = event_of(trigger_for(task_id, retry=RETRY))
+    assert (event["kind"], event["attempts"], panda.task(task_id).attempt_nr) == ("ended", 1, 1)
+
+
+def test_enough_finished_jobs_end_the_wait_for_a_task_without_input(panda: Panda) -> None:
+    command = 'job=%RNDM:1; [ "$job" = 2 ] || sleep 60'
+    task_id = panda.client.task.submit(task(command)).task_id
+    event = event_of(trigger_for(task_id, min_finished=0.5))
+    assert (event["kind"], event["files"]) == ("ended", {"total": 2, "finished": 1, "failed": 0})
 
 
 def test_a_trigger_carries_no_secret(panda: Panda, memory: Memory) -> None:
@@ -126,9 +219,14 @@ def test_a_trigger_frees_the_event_loop_while_it_looks(panda: Panda) -> None:
     assert max(gaps) < 1
 
 
-def trigger_for(task_id: int, **more: Any) -> PandaTaskTrigger:
-    plan = WaitPlan(task_id, time.time(), poll_interval=0.1)
-    trigger = PandaTaskTrigger("panda_default", plan.to_json(), **more)
+def attempt_of(panda: Panda, task_id: int) -> int:
+    row = panda.server.backend.store.row("SELECT attemptNr FROM tasks WHERE jediTaskID = ?", task_id)
+    return int(row["attemptNr"]) if row else 0
+
+
+def trigger_for(task_id: int, *, cancel_on_kill: bool = True, **more: Any) -> PandaTaskTrigger:
+    plan = WaitPlan(task_id, time.time(), poll_interval=0.1, max_poll_interval=0.1, **more)
+    trigger = PandaTaskTrigger("panda_default", plan.to_json(), cancel_on_kill=cancel_on_kill)
     ti: Any = SimpleNamespace(dag_id="higgs", task_id="fit", run_id="manual__2026", map_index=-1)
     trigger.task_instance = ti
     return trigger
@@ -221,31 +319,30 @@ def test_a_triggerer_that_stops_leaves_the_task_alone(panda: Panda) -> None:
 
 
 def still_runs(panda: Panda, task_id: int) -> bool:
-    time.sleep(PACE.command + 2 * PACE.cycle)
-    return panda.task(task_id).status == "running"
+    """Whether nobody has asked the server to kill the task."""
+    commands = panda.server.backend.store.rows("SELECT * FROM commands")
+    return not commands and panda.task(task_id).status == "running"
 
 
 def test_a_task_that_is_not_registered_yet_is_killed_as_soon_as_it_is(
     panda: Panda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(triggers, "KILL_RETRY_INTERVAL", 0.1)
     airflow_says(monkeypatch, "failed")
     task_id = panda.client.task.submit(task("sleep 60")).task_id
     kill_by_person(trigger_for(task_id), after=0.05)
     assert panda.wait(task_id).status == "aborted"
 
 
-def test_a_kill_that_fails_is_said_in_the_log(
-    panda: Panda, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_kill_that_fails_is_tried_again_elsewhere(panda: Panda, monkeypatch: pytest.MonkeyPatch) -> None:
     airflow_says(monkeypatch, "failed")
     task_id = running_task(panda)
-    trigger = trigger_for(task_id)
-    said: list[str] = []
-    log = SimpleNamespace(
-        info=lambda *_: None, warning=lambda *_: None, exception=lambda text, *a: said.append(text % a)
-    )
-    monkeypatch.setattr(PandaTaskTrigger, "log", log)
-    panda.server.faults.inject("garbage", "task/kill", times=9)
-    kill_by_person(trigger)
-    assert said == [f"PanDA task {task_id} may still be running: killing it failed."]
+    panda.server.faults.inject("garbage", "task/kill", times=3)
+    kill_by_person(trigger_for(task_id))
+    assert panda.wait(task_id).status == "aborted"
+
+
+def test_a_clear_leaves_the_task_to_the_next_try(panda: Panda, monkeypatch: pytest.MonkeyPatch) -> None:
+    airflow_says(monkeypatch, "scheduled")
+    task_id = running_task(panda)
+    kill_by_person(trigger_for(task_id))
+    assert still_runs(panda, task_id)

@@ -1,4 +1,4 @@
-"""Measures what a call costs in this client and in others, side by side; ``make bench`` runs it.
+"""Measures what calls and waits cost in this client and in others, side by side; ``make bench`` runs it.
 
 All contenders ask the same server, which answers at once, over TLS on loopback, and again through a proxy that
 adds 20 ms to each round trip. Each has a process of its own; they take turns, so that a busy machine slows all of
@@ -9,25 +9,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from itertools import cycle, islice
+from contextlib import ExitStack
+from itertools import chain, cycle, islice
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
 from panda_airflow.devserver.certificates import Authority
+from tests.benchmarks import waits
 from tests.benchmarks.contender import WAYS
-from tests.tokens import jwt
+from tests.benchmarks.programs import ROOT, Figure, environment, line, program
 
-ROOT = Path(__file__).parents[2]
 ROUND_TRIP = 0.020
 TOLERANCE = 1.10
-Program = subprocess.Popen[str]
 Rounds = list[dict[str, float]]
 """For each turn, the median of each contender in seconds."""
 
@@ -42,68 +39,6 @@ NAMES = {
 BASE_IMPORTS = "requests, tenacity"
 OUR_IMPORT = "panda_airflow.client"
 TIMED_IMPORT = "import time; start = time.process_time(); import {}; print(time.process_time() - start)"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Something measured against what it should be.
-
-    :param meaning: for people.
-    :param value: a ratio, or milliseconds.
-    :param goal: the largest value that is good enough, or the smallest.
-    :param at_least: the goal is the smallest value.
-    """
-
-    meaning: str
-    value: float
-    goal: float
-    at_least: bool = False
-
-    def holds(self, tolerance: float = 1.0) -> bool:
-        """Whether the goal is reached, give or take a factor."""
-        return self.value * tolerance >= self.goal if self.at_least else self.value <= self.goal * tolerance
-
-    def __str__(self) -> str:
-        bound = "at least" if self.at_least else "at most"
-        verdict = "reached" if self.holds() else "MISSED"
-        return f"  {self.meaning:<58}{self.value:7.2f}   ({bound} {self.goal:g}: {verdict})"
-
-
-@contextmanager
-def program(name: str, *args: object, env: dict[str, str] | None = None) -> Iterator[Program]:
-    """Run a program of this folder, which ends with its standard input."""
-    command = [sys.executable, "-m", f"tests.benchmarks.{name}", *map(str, args)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env, cwd=ROOT
-    ) as process:
-        yield process
-
-
-def line(process: Program, told: str = "") -> str:
-    """Say a line to a program, if any, and hear one."""
-    assert process.stdin
-    assert process.stdout
-    if told:
-        process.stdin.write(f"{told}\n")
-        process.stdin.flush()
-    heard = process.stdout.readline()
-    if not heard:
-        raise RuntimeError(f"a program ended early: {process.args!r}")
-    return heard
-
-
-def environment(root: Path, port: int) -> dict[str, str]:
-    """Everything that a contender knows; nothing of the caller's proxies and certificates."""
-    return {
-        "PATH": os.environ["PATH"],
-        "HOME": str(root),
-        "PANDA_URL_SSL": f"https://localhost:{port}",
-        "PANDA_AUTH": "oidc",
-        "PANDA_AUTH_VO": "wlcg",
-        "PANDA_AUTH_ID_TOKEN": jwt(),
-        "PANDA_BEHIND_REAL_LB": "1",
-        "X509_CERT_DIR": str(Authority(root).ca_directory),
-    }
 
 
 def race(env: dict[str, str], rounds: int, calls: int) -> Rounds:
@@ -165,7 +100,7 @@ def imports(rounds: int) -> Figure:
 
 
 def measure(root: Path, rounds: int, calls: int) -> Iterator[Figure]:
-    """Print the tables and give the figures."""
+    """Print the tables of what a call costs and give the figures."""
     with program("server", Authority(root).host_file) as server:
         port = int(line(server))
         with program("distance", port, ROUND_TRIP) as far:
@@ -184,14 +119,19 @@ def main() -> int:
 
     :return: exit code: 1 if figures are checked and one is missed by more than the tolerance.
     """
-    parser = argparse.ArgumentParser(description="Measure what a call costs in this client and in others.")
+    parser = argparse.ArgumentParser(description="Measure what calls and waits cost in this client and in others.")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each contender (default: %(default)s)")
     parser.add_argument("--calls", type=int, default=60, help="calls per turn on loopback (default: %(default)s)")
     parser.add_argument("--check", action="store_true", help="fail if a figure is missed by more than 10 %%")
+    parser.add_argument("--waits", type=int, default=10_000, help="tasks to wait for (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of waiting, in fast motion (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1000, help="that survive a triggerer (default: %(default)s)")
+    parser.add_argument("--results", type=Path, help="folder to write to what the waits have cost")
     options = parser.parse_args()
-    with TemporaryDirectory() as root:
-        figures = []
-        for figure in measure(Path(root), options.rounds, options.calls):
+    with TemporaryDirectory() as name:
+        root, figures = Path(name), []
+        crowds = waits.measure(root, options.waits, options.minutes, options.steps, options.results)
+        for figure in chain(measure(root, options.rounds, options.calls), crowds):
             sys.stdout.write(f"{figure}\n")
             sys.stdout.flush()
             figures.append(figure)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panda_airflow.client import errors
-from panda_airflow.client.driver import adrive, drive
+from panda_airflow.client.driver import Step, adrive, drive
 from panda_airflow.client.looks import LOOKS, judge_recovery, panda_ids
 from panda_airflow.client.polling import FOREVER, Finding, Kind, Poll, PollEvent, PollPlan, conclude
 
@@ -47,16 +47,16 @@ class World:
         self.now += seconds
 
     def run(self, plan: PollPlan) -> PollEvent:
-        return drive(plan, self.look, self.look, sleep=self.sleep, clock=lambda: self.now, log=LOG)
+        return drive(plan, lambda _: self.look(), sleep=self.sleep, clock=lambda: self.now, log=LOG)
 
     def run_in_loop(self, plan: PollPlan) -> PollEvent:
-        async def look() -> object:
+        async def look(_: Step) -> object:
             return self.look()
 
         async def sleep(seconds: float) -> None:
             self.sleep(seconds)
 
-        return asyncio.run(adrive(plan, look, look, sleep=sleep, clock=lambda: self.now, log=LOG))
+        return asyncio.run(adrive(plan, look, sleep=sleep, clock=lambda: self.now, log=LOG))
 
 
 def by_poking(script: Sequence[object], plan: PollPlan) -> PollEvent:

@@ -1,10 +1,21 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panda_airflow.client.models import JobInfo
-from panda_airflow.client.report import WORST, job_errors
+from panda_airflow.client.models import JobInfo, TaskInfo
+from panda_airflow.client.report import (
+    LONGEST_DIALOG,
+    WORST,
+    attempts,
+    dialog,
+    inputs,
+    job_errors,
+    submission_retry,
+)
+from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES
+from panda_airflow.client.submission import Action, SubmissionRecord, next_action
 
 
 def job(panda_id: int, site: str, code: int, text: str = "payload exit", component: str = "exe") -> JobInfo:
@@ -58,3 +69,57 @@ def test_a_report_is_short_whatever_happened(jobs: list[JobInfo]) -> None:
     assert len(lines) == min(WORST, len({job.errors[0][1] for job in jobs}))
     assert counts == sorted(counts, reverse=True)
     assert sum(counts) <= len(jobs)
+
+
+def test_an_example_comes_with_its_page() -> None:
+    [line] = job_errors([job(7, "CERN", 1)], "https://monitor/job/{}/".format)
+    assert line.endswith("for example PandaID 7, https://monitor/job/7/)")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("", ""),
+        ('<a href="https://x/log">log</a> : brokerage failed', "JEDI says: log : brokerage failed"),
+        ("no site with x &lt; 3<br>try later", "JEDI says: no site with x < 3 try later"),
+        ("bad\nTraceback (most recent call last):\n  File x\nKeyError: 'a'", "JEDI says: bad KeyError: 'a'"),
+        ("n < 3 and m > 4", "JEDI says: n < 3 and m > 4"),
+    ],
+)
+def test_what_jedi_says_is_told_as_plain_text(said: str, told: str) -> None:
+    assert dialog(said) == told
+
+
+@given(st.text())
+def test_what_jedi_says_is_one_short_line(said: str) -> None:
+    assert len(dialog(said).splitlines()) <= 1
+    assert len(dialog(said)) <= LONGEST_DIALOG + len("JEDI says: ...")
+
+
+def test_progress_begins_with_the_most() -> None:
+    assert inputs({"finished": 1, "failed": 2}) == "Input files (jobs, where there is no input): 2 failed, 1 finished."
+    assert inputs({}) == ""
+
+
+def test_attempts_are_told_where_they_are_known() -> None:
+    assert attempts(None, 3) == ""
+    assert attempts(0, None) == "Attempts of the task on the server: 1."
+    assert attempts(2, 1) == "Attempts of the task on the server: 3; retries here: 1."
+
+
+WORDS = {
+    Action.FOLLOW: "waits on",
+    Action.RETRY: "retries the PanDA task in place",
+    Action.REPLACE: "submits the work anew",
+}
+
+
+@pytest.mark.parametrize("status", sorted(ACTIVE_STATUSES | FINAL_STATUSES - {"done"}))
+def test_what_a_retry_is_said_to_do_is_what_it_does(status: str) -> None:
+    record = SubmissionRecord("user.bob.fit", 0, 0.0, 0, task_id=42)
+    action = next_action(record, TaskInfo(42, status=status), ("done",), overdue=False)
+    assert WORDS[action] in submission_retry(42, "failed", status)
+
+
+def test_a_retry_after_the_deadline_depends_on_what_the_kill_has_done() -> None:
+    assert "waits for the task, and submits anew" in submission_retry(42, "timeout", "running")

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, get_args, get_type_hints
 
@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from panda_airflow.client import errors
-from panda_airflow.client.driver import adrive, drive
-from panda_airflow.client.models import JobInfo, Mark, TaskInfo
-from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES
+from panda_airflow.client.driver import Step, adrive, drive
+from panda_airflow.client.models import Mark, TaskInfo
+from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES, RETRYABLE_STATUSES
+from panda_airflow.client.task_retry import TaskRetryPolicy
 from panda_airflow.client.waiting import WaitEvent, WaitPlan, Watch, conclude
 
 TASK_ID = 42
@@ -48,9 +49,13 @@ class World:
     cancels: int = 0
     last_look_began: float = 0.0
     kill_fails: bool = False
+    retry_answers: list[errors.PandaError | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._left = iter(self.history)
+        self._retry_answers = iter(self.retry_answers)
+        self.steps: list[tuple[Step, float]] = []
+        self.retries = 0
         self.looks: list[tuple[Seen, float]] = []
 
     def clock(self) -> float:
@@ -76,15 +81,27 @@ class World:
             raise seen
         return seen
 
-    def kill(self) -> None:
+    def perform(self, step: Step) -> object:
+        self.steps.append((step, self.now))
+        return {"look": self.look, "kill": self.kill, "retry": self.retry}[step.act]()
+
+    def retry(self) -> str:
+        """Register a retry, or fail as the script says; once it is over, all are registered."""
+        if error := next(self._retry_answers, None):
+            raise error
+        self.retries += 1
+        return "registered"
+
+    def kill(self) -> str:
         self.cancels += 1
         if self.kill_fails:
             raise errors.PermissionDenied("no")
+        return "registered"
 
 
 def run_drive(plan: WaitPlan, world: World) -> WaitEvent | None:
     try:
-        return drive(plan, world.look, world.kill, sleep=world.sleep, clock=world.clock, log=LOG)
+        return drive(plan, world.perform, sleep=world.sleep, clock=world.clock, log=LOG)
     except StillWaiting:
         return None
 
@@ -93,14 +110,11 @@ def run_adrive(plan: WaitPlan, world: World) -> WaitEvent | None:
     async def sleep(seconds: float) -> None:
         world.sleep(seconds)
 
-    async def look() -> TaskInfo:
-        return world.look()
-
-    async def kill() -> None:
-        world.kill()
+    async def perform(step: Step) -> object:
+        return world.perform(step)
 
     try:
-        return asyncio.run(adrive(plan, look, kill, sleep=sleep, clock=world.clock, log=LOG))
+        return asyncio.run(adrive(plan, perform, sleep=sleep, clock=world.clock, log=LOG))
     except StillWaiting:
         return None
 
@@ -132,6 +146,8 @@ def infos(statuses: Iterable[str]) -> st.SearchStrategy[TaskInfo]:
         status=st.sampled_from(sorted(statuses)),
         attempt_nr=st.integers(0, 1),
         state_change_time=moments,
+        n_files=st.sampled_from([0, 10]),
+        n_files_finished=st.integers(0, 10),
     )
 
 
@@ -170,11 +186,30 @@ plans = st.builds(
     outage=st.integers(0, 1000),
     cancel_on_timeout=st.booleans(),
     mark=st.none() | marks,
+    min_finished=st.none() | st.floats(0, 1, exclude_min=True),
 )
+policies = st.builds(
+    TaskRetryPolicy,
+    attempts=st.integers(0, 3),
+    statuses=st.lists(st.sampled_from(sorted(RETRYABLE_STATUSES)), unique=True).map(tuple),
+    delay=st.integers(0, 400),
+    factor=st.integers(0, 3),
+    new_parameters=st.lists(st.just({"ramCount": 4000}) | st.just({}), max_size=2),
+)
+retrying_plans = st.builds(replace, plans, retry=policies, first_attempt=st.integers(0, 1))
+retry_answers = st.lists(
+    st.none() | st.sampled_from([kind("no") for kind in (*PASSING, errors.WrongState)]), max_size=9
+)
+ups_and_downs = histories(final=3, active=2, passing=1) | any_history
 
 
 def is_stale(plan: WaitPlan, info: TaskInfo) -> bool:
     return plan.mark is not None and Mark.of(info) == plan.mark
+
+
+def is_accepted(plan: WaitPlan, info: TaskInfo) -> bool:
+    fraction = info.n_files_finished / info.n_files if info.n_files else 0.0
+    return info.status in plan.statuses or (plan.min_finished is not None and fraction >= plan.min_finished)
 
 
 def is_unregistered(plan: WaitPlan, looks: list[tuple[Seen, float]], place: int) -> bool:
@@ -201,9 +236,9 @@ def failures_in_a_row(plan: WaitPlan, looks: list[tuple[Seen, float]]) -> list[f
 def verdict(plan: WaitPlan, looks: list[tuple[Seen, float]]) -> str | None:
     """What the promises say about a wait after these looks."""
     seen, now = looks[-1]
-    if isinstance(seen, TaskInfo) and seen.status in {*plan.statuses, *FINAL_STATUSES}:
+    if isinstance(seen, TaskInfo) and (is_accepted(plan, seen) or seen.status in FINAL_STATUSES):
         if not is_stale(plan, seen):
-            return "ended" if seen.status in plan.statuses else "failed"
+            return "ended" if is_accepted(plan, seen) else "failed"
         if now >= plan.since + plan.patience:
             return "stuck"
     if isinstance(seen, PERMANENT) and not (seen is STRANGE_PAGE and was_seen(looks)):
@@ -258,6 +293,7 @@ def test_worker_triggerer_and_sensor_come_to_the_same_end(plan: WaitPlan, histor
     poked = run_pokes(plan, World(history))
     if in_worker and in_worker["kind"] == "timeout" and poked:
         in_worker = {**in_worker, "note": poked["note"]}
+        in_worker.pop("fate", None)
     assert poked == in_worker
 
 
@@ -278,9 +314,172 @@ def test_a_long_wait_looks_less_often() -> None:
     assert watch.delay(SINCE + 10) < watch.delay(SINCE + 1000) < watch.delay(SINCE + 100_000)
 
 
-@given(plans)
+@given(plans | retrying_plans)
 def test_a_plan_survives_the_database(plan: WaitPlan) -> None:
-    assert WaitPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    again = WaitPlan.from_json(json.loads(json.dumps(plan.to_json())))
+    assert again == plan
+    assert again.retry is None or again.retry.new_parameters == (plan.retry or again.retry).new_parameters
+
+
+def test_a_plan_of_an_earlier_version_is_understood() -> None:
+    earlier = WaitPlan(TASK_ID, SINCE).to_json()
+    for name in ("retry", "first_attempt", "min_finished"):
+        del earlier[name]
+    assert WaitPlan.from_json(earlier) == WaitPlan(TASK_ID, SINCE)
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.1, float("nan")])
+def test_a_fraction_that_is_none_is_refused(fraction: float) -> None:
+    with pytest.raises(errors.UsageError, match="min_finished must be above 0"):
+        WaitPlan(TASK_ID, SINCE, min_finished=fraction)
+
+
+@settings(max_examples=300)
+@given(retrying_plans, ups_and_downs, retry_answers)
+def test_a_wait_that_retries_keeps_its_promises(
+    plan: WaitPlan, history: Looks, answers: list[errors.PandaError | None]
+) -> None:
+    world = World(history, retry_answers=answers)
+    event = run_drive(plan, world)
+    acts = [step.act for step, _ in world.steps]
+    assert plan.retry
+    assert world.retries <= plan.retry.attempts
+    assert "kill" not in acts[:-1]
+    assert world.cancels == (event is not None and event["kind"] == "timeout" and plan.cancel_on_timeout)
+    assert event is not None or len(world.looks) == len(history)
+    for place, (step, now) in enumerate(world.steps):
+        if step.act == "retry":
+            seen, _ = world.looks[acts[:place].count("look") - 1]
+            assert acts[place - 2 : place] == ["look", "look"] or acts[place - 2] == "retry"
+            assert isinstance(seen, TaskInfo)
+            assert seen.status in plan.retry.statuses
+            assert not is_accepted(plan, seen)
+            assert plan.deadline is None or now < plan.deadline
+
+
+@settings(max_examples=100)
+@given(retrying_plans, ups_and_downs, retry_answers)
+def test_worker_and_triggerer_retry_alike(
+    plan: WaitPlan, history: Looks, answers: list[errors.PandaError | None]
+) -> None:
+    in_worker, in_triggerer = World(history, retry_answers=answers), World(history, retry_answers=answers)
+    assert run_drive(plan, in_worker) == run_adrive(plan, in_triggerer)
+    assert in_worker.steps == in_triggerer.steps
+
+
+def at(status: str, attempt: int = 0, **more: Any) -> tuple[Seen, int]:
+    """A look at a task in one of its attempts."""
+    changed = datetime(2026, 1, 1) + timedelta(hours=attempt)  # noqa: DTZ001 - naive UTC
+    return TaskInfo(TASK_ID, status=status, attempt_nr=attempt, state_change_time=changed, **more), 0
+
+
+FAILED = at("failed")
+DOWN = (errors.OutcomeUnknown("no answer"), 0)
+
+
+def retrying(attempts: int = 2, **more: Any) -> WaitPlan:
+    policy = {"attempts": attempts, "delay": 300, **more.pop("policy", {})}
+    return WaitPlan(TASK_ID, SINCE, retry=TaskRetryPolicy(**policy), **more)
+
+
+def story(plan: WaitPlan, *looks: tuple[Seen, int], answers: Any = ()) -> tuple[WaitEvent | None, World]:
+    world = World(list(looks), retry_answers=list(answers))
+    return run_drive(plan, world), world
+
+
+def test_a_task_that_failed_is_retried_after_a_pause_and_its_old_status_is_not_believed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plan = retrying(policy={"new_parameters": [{"ramCount": 4000}]})
+    event, world = story(plan, FAILED, FAILED, FAILED, at("running", 1), at("done", 1))
+    assert event
+    assert (event["kind"], event["attempts"], event["attempt_nr"]) == ("ended", 1, 1)
+    [(retry, asked)] = [(step, now) for step, now in world.steps if step.act == "retry"]
+    assert (retry.parameters, asked) == ({"ramCount": 4000}, SINCE + 300)
+    assert "ended as failed: it is retried in 300 s (retry 1 of 2, ramCount=4000)" in caplog.text
+
+
+def test_each_retry_has_its_delay_and_its_parameters() -> None:
+    plan = retrying(3, policy={"new_parameters": [{}, {"ramCount": 4000}]}, poll_interval=0)
+    looks = [at("failed", attempt) for attempt in range(4) for _ in range(2)]
+    event, world = story(plan, *looks)
+    assert event
+    assert (event["kind"], event["attempts"]) == ("failed", 3)
+    assert [dict(step.parameters) for step, _ in world.steps if step.act == "retry"] == [
+        {},
+        {"ramCount": 4000},
+        {"ramCount": 4000},
+    ]
+    assert [step.delay for step, _ in world.steps if step.delay >= 300] == [300, 600, 1200]
+
+
+def test_a_task_that_somebody_else_retried_meanwhile_is_left_alone() -> None:
+    event, world = story(retrying(), FAILED, at("running", 1), at("done", 1))
+    assert event
+    assert (event["kind"], world.retries) == ("ended", 0)
+
+
+def test_retries_are_counted_by_the_server_whoever_waited_before() -> None:
+    event, world = story(retrying(2, first_attempt=3), at("failed", 5))
+    assert event
+    assert (event["kind"], event["attempts"], world.retries) == ("failed", 2, 0)
+
+
+def test_a_server_that_does_not_count_a_retry_is_not_asked_for_ever() -> None:
+    """JEDI may decline a retry that it has registered: a new time of change, and no new attempt."""
+    looks = [at("failed", n)[0] for n in range(9) for _ in range(2)]
+    event, world = story(retrying(2), *[(replace(info, attempt_nr=0), 0) for info in looks])  # type: ignore[type-var]
+    assert event
+    assert (event["kind"], world.retries) == ("failed", 2)
+
+
+def test_a_refused_retry_ends_the_wait_unless_the_task_has_moved() -> None:
+    refused = errors.WrongState("not in this state")
+    again = [at("running", 1), at("failed", 1), at("failed", 1), at("done", 2)]
+    event, world = story(retrying(), FAILED, FAILED, *again, answers=[refused])
+    assert event
+    assert (event["kind"], world.retries) == ("ended", 1)
+    event, world = story(retrying(), FAILED, FAILED, FAILED, answers=[refused])
+    assert event
+    assert (event["kind"], world.retries) == ("failed", 0)
+    assert "could not be registered: not in this state" in event["note"]
+
+
+def test_a_retry_that_is_lost_on_the_way_is_repeated_until_the_outage_is_too_long() -> None:
+    event, world = story(retrying(), FAILED, FAILED, DOWN, FAILED, FAILED, at("done", 1), answers=[DOWN[0]])
+    assert event
+    assert (event["kind"], world.retries) == ("ended", 1)
+    event, world = story(retrying(outage=300), *[FAILED] * 99, answers=[errors.NotFound("database down")] * 99)
+    assert event
+    assert event["kind"] == "failed"
+    assert "could not be registered: database down" in event["note"]
+    assert world.now < SINCE + 300 + 2 * 300
+
+
+def test_a_deadline_before_the_next_retry_ends_the_wait_at_once() -> None:
+    event, world = story(retrying(deadline=SINCE + 299), FAILED)
+    assert event
+    assert (event["kind"], world.cancels) == ("failed", 0)
+    assert "is before its next retry" in event["note"]
+
+
+def test_no_retry_makes_a_second_production_task() -> None:
+    """With new parameters, the server takes the retry of one for a submission."""
+    looks = [at("failed", raw={"taskType": "prod"})] * 2
+    event, world = story(retrying(policy={"new_parameters": [{"ramCount": 4000}]}), *looks)
+    assert event
+    assert (event["kind"], world.retries) == ("failed", 0)
+    assert "would make a new task" in event["note"]
+    assert story(retrying(), *looks)[1].retries == 1
+
+
+def test_enough_finished_files_end_the_wait_well() -> None:
+    plan = WaitPlan(TASK_ID, SINCE, min_finished=0.7)
+    assert Watch(plan).judge(TaskInfo(TASK_ID, status="running", n_files=10, n_files_finished=6), SINCE) is None
+    enough = Watch(plan).judge(TaskInfo(TASK_ID, status="running", n_files=10, n_files_finished=7), SINCE)
+    assert enough
+    assert (enough["kind"], enough["status"]) == ("ended", "running")
+    assert Watch(plan).judge(TaskInfo(TASK_ID, status="defined"), SINCE) is None
 
 
 @pytest.mark.parametrize("status", sorted(FINAL_STATUSES))
@@ -320,7 +519,7 @@ def test_progress_is_told(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def event_of(kind: str, status: str = "") -> dict[str, Any]:
-    return {"kind": kind, "task_id": TASK_ID, "status": status, "note": "why", "error_dialog": "JEDI says"}
+    return {"kind": kind, "task_id": TASK_ID, "status": status, "note": "why", "error_dialog": "no <b>input</b>"}
 
 
 @pytest.mark.parametrize(
@@ -340,13 +539,20 @@ def event_of(kind: str, status: str = "") -> dict[str, Any]:
 def test_each_bad_end_has_its_error_which_explains_itself(
     kind: str, status: str, error: type[errors.TaskOutcome]
 ) -> None:
-    job = JobInfo.from_data({"PandaID": 7, "computingSite": "CERN", "pilotErrorCode": 1305, "pilotErrorDiag": "bang"})
     with pytest.raises(error) as raised:
-        conclude(event_of(kind, status), [job], "https://monitor/task/42/")
+        conclude(event_of(kind, status), ["1 job(s): bang", "", "https://monitor/task/42/"])
     assert type(raised.value) is error
     assert (raised.value.task_id, raised.value.status) == (TASK_ID, status)
-    for part in ("PanDA task 42", status or "unknown", "why", "JEDI says", "1305", "bang", "CERN", "https://monitor"):
+    for part in (
+        "PanDA task 42",
+        status or "unknown",
+        "why",
+        "JEDI says: no input",
+        "1 job(s): bang",
+        "https://monitor",
+    ):
         assert part in str(raised.value)
+    assert "" not in str(raised.value).splitlines()
 
 
 KINDS = get_args(get_type_hints(WaitEvent)["kind"])

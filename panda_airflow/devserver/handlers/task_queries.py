@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from panda_airflow.client.models import Envelope, Json
@@ -17,6 +17,7 @@ _NO_TASK = Envelope(False, "Task not found")
 _NO_INFO = Envelope(False, "Task not found or error retrieving task info")
 _NO_DETAILS = Envelope(False, "Task not found or error retrieving the details")
 _FEED_LIMIT = 500
+_FEED_REACH = timedelta(days=30)
 _TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 _REGEX_CHARACTERS = frozenset(r"^$*+?\|()")
 
@@ -165,7 +166,8 @@ def get_tasks_modified_since(
         "AND jediTaskID > ? ORDER BY jediTaskID LIMIT ?"
     )
     try:
-        key = (user, prod_source_label, moment, min_task_id or 0, _FEED_LIMIT if full else -1)
+        oldest = backend.clock() - _FEED_REACH
+        key = (user, prod_source_label, max(moment or oldest, oldest), min_task_id or 0, _FEED_LIMIT if full else -1)
         rows = backend.store.rows(sql, *key) if moment else []
         feed = {str(row["reqID"]): views.feed_entry(backend, row, full=full) for row in rows}
     except DatabaseDown:

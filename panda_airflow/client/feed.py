@@ -1,0 +1,377 @@
+"""The status feed: all waits of one connection in one event loop share one poller.
+
+A wait joins the feed of its connection and uses its :class:`Waiter` in place of a pause and of a look of its own::
+
+    async with join(conn_id, lambda: PandaHook(conn_id).client, plan) as waiter:
+        event = await adrive(plan, waiter.perform, sleep=waiter.rest, clock=time.time, log=log)
+
+What is asked and why is decided in :mod:`panda_airflow.client.feed_ledger`. A change is noticed after the shortest
+``poll_interval`` of all waits, and at the latest after two audits (an hour). Whatever concerns all waits is done in
+portions, so that the event loop is never busy for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from math import inf
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+from panda_airflow.client import acts
+from panda_airflow.client.driver import Step
+from panda_airflow.client.errors import PandaError
+from panda_airflow.client.feed_ledger import Ledger, Question, Trouble, Waiting
+from panda_airflow.client.feed_link import LOOKS_AT_ONCE, Link, ask
+from panda_airflow.client.many import ManyPlan
+from panda_airflow.client.models import TaskInfo
+from panda_airflow.client.push import Listener
+from panda_airflow.client.session import PandaClient
+from panda_airflow.client.status import FINAL_STATUSES
+from panda_airflow.client.task_looks import perform_many
+from panda_airflow.client.waiting import WaitPlan
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+MANY_LOOKS = 1000
+"""Looks after which a wait for many tells the feed what it saw, before that is old."""
+
+ROWS_AT_ONCE = 500
+WAKES_AT_ONCE = 50
+REPORT_INTERVAL = 60.0
+
+_KEPT = frozenset({"taskType"})
+"""What a wait reads in the raw data of a look: whether its task may be retried with new parameters."""
+
+_AMBIGUOUS = frozenset({"aborted", "broken"})
+"""Final statuses of which only the error dialog says what they mean: a task may have been aborted for its twin."""
+
+
+@asynccontextmanager
+async def join(
+    key: Hashable,
+    connect: Callable[[], PandaClient],
+    plan: WaitPlan | ManyPlan,
+    report: Callable[[Feed], None] | None = None,
+) -> AsyncIterator[Waiter]:
+    """Wait for a task, or for many, together with all other waits of the same connection in this event loop.
+
+    The feed begins with its first wait and ends with the last.
+
+    :param key: the connection, such as its ID.
+    :param connect: makes the client, in a thread; called once, and again after the server refused the credential.
+    :param plan: what to wait for.
+    :param report: called once a minute and at the end of a feed, for its counters.
+    """
+    feeds = _feeds.setdefault(asyncio.get_running_loop(), {})
+    feed = feeds.get(key) or feeds.setdefault(key, Feed(str(key), connect, report))
+    if isinstance(plan, ManyPlan):
+        waiter: Waiter = ManyWaiter(feed, plan.each, plan.task_ids)
+    else:
+        waiter = Waiter(feed, plan, [plan.task_id])
+    try:
+        yield waiter
+    finally:
+        waiter.leave()
+        if not feed.waiters:
+            del feeds[key]
+            feed.close()
+
+
+def feeds() -> list[Feed]:
+    """List the feeds of this event loop, for their counters."""
+    return list(_feeds.get(asyncio.get_running_loop(), {}).values())
+
+
+class Feed:
+    """One poller for all waits of a connection.
+
+    :param name: of the connection.
+    :param connect: makes the client.
+    :param report: receives the feed, once a minute and at its end.
+    :ivar waiters: who waits for a task, by wait.
+    :ivar questions: bulk requests made.
+    :ivar looks: requests made for single tasks.
+    :ivar changes: times that a wait was given a reason to look.
+    :ivar failures: requests that failed.
+    :ivar answered: when the last bulk request was answered, by ``time.monotonic``, or None.
+    """
+
+    def __init__(
+        self, name: str, connect: Callable[[], PandaClient], report: Callable[[Feed], None] | None = None
+    ) -> None:
+        self.name = name
+        self.waiters: dict[Waiting, Waiter] = {}
+        self.questions = self.looks = self.changes = self.failures = 0
+        self.answered: float | None = None
+        loop = asyncio.get_running_loop()
+        self._ledger = Ledger()
+        self._trouble = Trouble()
+        self._link = Link(connect, lambda config: Listener(config, loop, self.tell))
+        self._line = asyncio.Semaphore(LOOKS_AT_ONCE)
+        self._more = asyncio.Event()
+        self._poller: asyncio.Task[None] | None = None
+        self._report = report
+        self._reported = time.monotonic()
+        self._told: Counter[str] = Counter()
+
+    @property
+    def lag(self) -> float:
+        """Seconds since the last bulk answer; infinite if none came yet."""
+        return inf if self.answered is None else time.monotonic() - self.answered
+
+    @property
+    def listener(self) -> Listener | None:
+        """What hears of changes from a message broker, if the connection names one."""
+        return self._link.listener
+
+    def tell(self, task_id: int, status: str) -> None:
+        """Give the waits for a task a reason to look now; only what they see themselves can end them.
+
+        :param status: that somebody else saw.
+        """
+        for waiting, waiter in self.waiters.items():
+            if waiting.task_id == task_id and (waiting.alone or status in FINAL_STATUSES):
+                waiting.news = True
+                self.changes += 1
+                waiter.wake()
+
+    def counts(self) -> dict[str, int]:
+        """Count what happened since the last call, or since the feed began."""
+        total = Counter(questions=self.questions, looks=self.looks, changes=self.changes, failures=self.failures)
+        new, self._told = total - self._told, total
+        return dict(new)
+
+    def enter(self, waiting: Waiting, label: str) -> None:
+        """Take in a wait.
+
+        :param label: that its task has, for all that is known.
+        """
+        self._ledger.join(waiting, label, time.monotonic())
+        self._poll_on()
+
+    def left(self, waiting: Waiting) -> float:
+        """Seconds until a wait should look; see :meth:`Ledger.left`."""
+        return self._ledger.left(waiting, time.monotonic())
+
+    async def look(self, waiting: Waiting) -> TaskInfo:
+        """Look at one task, a few at a time.
+
+        :raises PandaError: the look failed, or would fail as those before it did.
+        """
+        async with self._line:
+            waiting.news = False
+            try:
+                self._trouble.check(waiting, time.monotonic())
+                info = await self._request(waiting)
+            except PandaError:
+                self.missed(waiting)
+                raise
+        self._trouble.succeeded()
+        return self.saw(waiting, info)
+
+    def saw(self, waiting: Waiting, info: TaskInfo) -> TaskInfo:
+        """Learn from a look.
+
+        :return: the task with little of its raw data, as that would be kept for as long as the wait lasts.
+        """
+        self._ledger.saw(waiting, info, time.monotonic())
+        self._poll_on()
+        return replace(info, raw={name: info.raw[name] for name in _KEPT & info.raw.keys()})
+
+    def missed(self, waiting: Waiting) -> None:
+        """Learn that a look failed."""
+        self._ledger.missed(waiting)
+
+    def leave(self, waiting: Waiting) -> None:
+        """Forget a wait that is over."""
+        self.waiters.pop(waiting, None)
+        self._ledger.forget(waiting)
+
+    def close(self) -> None:
+        """Stop asking and close the client, in its thread."""
+        if self._poller:
+            self._poller.cancel()
+        self._link.close()
+        if self._report:
+            self._report(self)
+
+    async def run(self, call: Callable[[PandaClient], R]) -> R:
+        """Let a thread use the client."""
+        return await self._link.run(call)
+
+    async def _request(self, waiting: Waiting) -> TaskInfo:
+        self.looks += 1
+        try:
+            return await self.run(lambda client: client.task.get_detailed_info(waiting.task_id))
+        except PandaError as error:
+            self.failures += 1
+            self._trouble.failed(waiting, error, time.monotonic())
+            raise
+
+    def _poll_on(self) -> None:
+        """Wake the poller, or start it, also after an error that is not PanDA's has ended it."""
+        self._more.set()
+        if self._poller is None or self._poller.done():
+            self._poller = asyncio.create_task(self._poll(), name=f"status feed of {self.name}")
+
+    async def _poll(self) -> None:
+        while True:
+            self._more.clear()
+            await _wait(self._more, self._ledger.next_time() - time.monotonic())
+            now = time.monotonic()
+            if now >= self._ledger.next_time():
+                await self._ask(self._ledger.question(now, datetime.now(UTC).replace(tzinfo=None)))
+                await self._tell()
+
+    async def _ask(self, question: Question) -> None:
+        self.questions += 1
+        try:
+            rows, latest = await self.run(lambda client: ask(client, question))
+        except PandaError as error:
+            self.failures += 1
+            log.debug("Status feed of %s: %s", self.name, error)
+            await self._wake(self._ledger.failed(question, error, time.monotonic()))
+            return
+        self.answered = now = time.monotonic()
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            await self._wake(self._ledger.read(question, rows[first : first + ROWS_AT_ONCE]))
+        await self._wake(self._ledger.conclude(question, latest, now))
+
+    async def _wake(self, changed: Sequence[Waiting]) -> None:
+        for number, waiting in enumerate(changed, 1):
+            self.changes += waiting.news
+            if waiter := self.waiters.get(waiting):
+                waiter.wake()
+            if number % WAKES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    async def _tell(self) -> None:
+        if time.monotonic() < self._reported + REPORT_INTERVAL:
+            return
+        self._reported = time.monotonic()
+        log.info(
+            "Status feed of %s: %d waits; %d bulk requests, %d looks, %d changes and %d failures so far.",
+            self.name, len(self.waiters), self.questions, self.looks, self.changes, self.failures,
+        )  # fmt: skip
+        if self._report:
+            await asyncio.to_thread(self._report, self)
+
+
+class Waiter:
+    """A wait that has joined a feed.
+
+    :param plan: what it waits for; the feed tells only of ends, so that a wait for anything else looks for itself.
+    :param task_ids: JediTaskIDs.
+    """
+
+    def __init__(self, feed: Feed, plan: WaitPlan, task_ids: Iterable[int]) -> None:
+        alone = not FINAL_STATUSES.issuperset(plan.statuses) or plan.min_finished is not None
+        retried = plan.retry.statuses if plan.retry else ()
+        sure = frozenset[str]() if plan.mark or alone else all_but(retried)
+        self._feed = feed
+        self._deadline = plan.deadline
+        self._called: asyncio.Future[None] | None = None
+        self.waiting = {task_id: Waiting(task_id, plan.poll_interval, alone, sure) for task_id in task_ids}
+        for waiting in self.waiting.values():
+            feed.waiters[waiting] = self
+            feed.enter(waiting, plan.label)
+
+    def wake(self) -> None:
+        """Have the wait ask again how long to rest."""
+        if self._called and not self._called.done():
+            self._called.set_result(None)
+
+    def leave(self, task_ids: Iterable[int] | None = None) -> None:
+        """Wait no more for these tasks, or for any."""
+        for task_id in list(self.waiting) if task_ids is None else task_ids:
+            self._feed.leave(self.waiting.pop(task_id))
+
+    async def rest(self, seconds: float) -> None:
+        """Say how long the next look may wait while the feed cannot tell about a task; the look itself does."""
+        now = time.monotonic()
+        deadline = inf if self._deadline is None else now + self._deadline - time.time()
+        for waiting in self.waiting.values():
+            waiting.due, waiting.deadline = now + seconds, deadline
+
+    async def perform(self, step: Step) -> object:
+        """Do what a step of the wait asks for, a look once there is a reason; see :func:`.acts.perform`.
+
+        :return: for a look a ``TaskInfo``, or the ``TaskRow`` of a task that has ended.
+        :raises PandaError: the server did not answer, or refused.
+        """
+        (waiting,) = self.waiting.values()
+        if step.act == "look":
+            await self._rest()
+            return waiting.row or await self._feed.look(waiting)
+        waiting.sure = frozenset()  # until the command is executed, a row may tell of the end before it
+        return await self._feed.run(lambda client: acts.perform(client, waiting.task_id, step))
+
+    async def _rest(self) -> None:
+        """Pause until there is news of a task, its own look is due, or the deadline has come."""
+        loop = asyncio.get_running_loop()
+        while (left := min(map(self._feed.left, self.waiting.values()), default=0.0)) > 0:
+            self._called = loop.create_future()
+            timer = loop.call_later(left, self.wake) if left < inf else None
+            try:
+                await self._called
+            finally:
+                if timer:
+                    timer.cancel()
+
+
+class ManyWaiter(Waiter):
+    """A wait for many tasks that has joined a feed; its looks tell only of those tasks of which there is news."""
+
+    async def perform(self, step: Step) -> dict[int, object]:
+        """Do what a step of the wait asks for; see :func:`panda_airflow.client.task_looks.perform_many`."""
+        if step.act != "look":
+            return await self._feed.run(lambda client: perform_many(client, step))
+        self.leave(self.waiting.keys() - set(step.task_ids))
+        await self._rest()
+        seen: dict[int, object] = {task_id: one.row for task_id, one in self.waiting.items() if one.row}
+        due = [task_id for task_id, one in self.waiting.items() if not one.row and self._feed.left(one) <= 0]
+        for first in range(0, len(due), MANY_LOOKS):
+            seen |= await self._look(replace(step, task_ids=tuple(due[first : first + MANY_LOOKS])))
+        return seen
+
+    async def _look(self, step: Step) -> dict[int, object]:
+        for task_id in step.task_ids:
+            self.waiting[task_id].news = False
+        answers = await self._feed.run(lambda client: perform_many(client, step))
+        for number, (task_id, answer) in enumerate(answers.items(), 1):
+            answers[task_id] = self._learned(self.waiting[task_id], answer)
+            if number % WAKES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return answers
+
+    def _learned(self, waiting: Waiting, answer: object) -> object:
+        if isinstance(answer, TaskInfo):
+            return self._feed.saw(waiting, answer)
+        self._feed.missed(waiting)
+        return answer
+
+
+@cache
+def all_but(statuses: tuple[str, ...]) -> frozenset[str]:
+    """Name the final statuses of which a row says all to a wait that does something about these; one set for many."""
+    return FINAL_STATUSES - _AMBIGUOUS - set(statuses)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(None if seconds == inf else seconds):
+            await event.wait()
+
+
+_feeds: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Feed]] = WeakKeyDictionary()

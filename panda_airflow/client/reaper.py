@@ -1,0 +1,153 @@
+"""A process that ends the PanDA tasks of a step that has no time left to do so.
+
+A step that is told to stop has seconds, and the server refuses to kill a task for minutes after its submission, whose
+answer may even be on its way still. The process outlives the step, but not the machine or container it runs in.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from tempfile import TemporaryFile
+from typing import Any
+
+from panda_airflow.client import lookup
+from panda_airflow.client.config import ClientConfig
+from panda_airflow.client.errors import NotFound, PandaError, Refused, WrongState
+from panda_airflow.client.models import Mark
+from panda_airflow.client.session import PandaClient
+from panda_airflow.client.task_looks import has_database
+
+FAREWELL = 3.0
+"""Seconds that a step which is told to stop waits for the process; Airflow grants the step five."""
+
+LAST_WORDS = 30.0
+"""Seconds that a step which gives up by itself waits for it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The task that is to end, or several.
+
+    :param task_ids: JediTaskIDs; none while the answer to the submission of the task has not come.
+    :param name: by which it is looked for then.
+    :param mark: where the task, or one that held its name, stood before a command that JEDI may have yet to execute:
+        until it has moved on, its end is not the end.
+    :param until: epoch seconds until when the server may still have to register it, or to execute that command.
+    :param outage: seconds for which a server that is away is waited for.
+    """
+
+    task_ids: tuple[int, ...] = ()
+    name: str = ""
+    mark: Mark | None = None
+    until: float = 0.0
+    outage: float = 3600.0
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Target:
+        """Read what ``dataclasses.asdict`` wrote."""
+        mark = Mark(**value["mark"]) if value["mark"] else None
+        return cls(**(value | {"task_ids": tuple(value["task_ids"]), "mark": mark}))
+
+    def __str__(self) -> str:
+        """Name the task, or say how many."""
+        if len(self.task_ids) > 1:
+            return f"each of {len(self.task_ids)} PanDA tasks"
+        return f"PanDA task {self.task_ids[0] if self.task_ids else self.name}"
+
+
+def send_reaper(config: ClientConfig, target: Target, patience: float) -> str:
+    """Start the process and give it a moment to succeed.
+
+    :param config: as whom to kill; goes through a file without a name, which nobody else reads.
+    :param target: what to kill.
+    :param patience: seconds to wait for it.
+    :return: what became of the task, as a sentence.
+    """
+    with TemporaryFile() as order:  # a pipe would hold up a long list until the process reads it
+        order.write(json.dumps({"config": asdict(config), "target": asdict(target)}, default=str).encode())
+        order.seek(0)
+        process = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-m", __name__],
+            stdin=order,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    try:
+        fate, _ = process.communicate(timeout=patience)
+    except subprocess.TimeoutExpired:
+        return f"{target} cannot be stopped yet; process {process.pid} goes on trying."
+    return fate.decode().strip() or f"{target} may still be running."
+
+
+def reap(
+    client: PandaClient,
+    target: Target,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.time,
+) -> None:
+    """Kill each task as soon as the server lets it be killed; a server that is away is waited for.
+
+    :raises PandaError: one cannot be killed; the others have been told to stop.
+    """
+    began, refused = clock(), list[PandaError]()
+    left: list[int | None] = [*target.task_ids] or [None]
+    while left:
+        trouble = list[int | None]()
+        for task_id in left:
+            try:
+                _kill(client, target, task_id)
+            except PandaError as error:
+                is_answer = isinstance(error, Refused) and has_database(client)
+                ends = target.until if is_answer else max(target.until, began + target.outage)
+                if clock() < ends:
+                    trouble.append(task_id)
+                else:
+                    refused.append(error)
+        left = trouble
+        if left:
+            sleep(lookup.until_registered(clock(), began))
+    if refused:
+        raise refused[0]
+
+
+def _kill(client: PandaClient, target: Target, task_id: int | None) -> None:
+    """Kill a task that may have to be found first.
+
+    :raises PandaError: it could not be killed now.
+    """
+    if task_id is None:
+        found = lookup.newcomer(client, target.name, target.mark)
+        if found is None:
+            raise NotFound(f"no task named {target.name} is registered.")
+        task_id = found.task_id
+    try:
+        client.task.kill(task_id)
+    except WrongState:
+        if target.mark and Mark.of(client.task.get_detailed_info(task_id)) == target.mark:
+            raise
+
+
+def main() -> None:
+    """Read what to kill from standard input, kill it, and tell whoever still listens."""
+    order = json.load(sys.stdin)
+    target = Target.from_json(order["target"])
+    try:
+        with PandaClient(ClientConfig.from_env({}, **order["config"])) as client:
+            reap(client, target)
+        fate = f"{target} was told to stop."
+    except PandaError as error:
+        fate = f"{target} may still be running; kill it on the PanDA monitor. {error}"
+    with suppress(BrokenPipeError):
+        sys.stdout.write(fate)
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Looks at many tasks, and kills of them: a request for each, a few at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from panda_airflow.client.driver import Step
+from panda_airflow.client.errors import InvalidArgument, NotFound, PandaError, Refused
+from panda_airflow.client.looks import look_at_server
+from panda_airflow.client.session import PandaClient
+
+AT_A_TIME = 8
+"""Requests under way at once; as many failures in a row show that the server is in trouble."""
+
+
+def perform_many(client: PandaClient, step: Step) -> dict[int, object]:
+    """Look at tasks or kill them, as a step of a wait for many asks for.
+
+    :return: by task ID what the server answered, or the error.
+    """
+    if step.act == "kill":
+        return _ask_each(client.task.kill, step.task_ids)
+    return look_at_many(client, step.task_ids)
+
+
+def look_at_many(client: PandaClient, task_ids: Sequence[int]) -> dict[int, object]:
+    """Read the states of tasks.
+
+    A task is "not found" for minutes after its submission too; one that was never submitted is told from that by
+    :class:`InvalidArgument`.
+
+    :param task_ids: JediTaskIDs.
+    :return: by task ID a ``TaskInfo``, or the error where there is none.
+    """
+    seen = _ask_each(client.task.get_detailed_info, task_ids)
+    missing = [task_id for task_id, answer in seen.items() if isinstance(answer, NotFound)]
+    return seen | _never_submitted(client, missing)
+
+
+def _never_submitted(client: PandaClient, task_ids: Sequence[int]) -> dict[int, object]:
+    """Tell which tasks have not even parameters; without its database the server says so of any."""
+    if not (task_ids and has_database(client)):
+        return {}
+    parameters = _ask_each(client.task.get_task_parameters, task_ids)
+    unknown = [task_id for task_id, answer in parameters.items() if isinstance(answer, NotFound)]
+    return {task_id: _no_such_task(task_id) for task_id in unknown} if unknown and has_database(client) else {}
+
+
+def _no_such_task(task_id: int) -> InvalidArgument:
+    return InvalidArgument(
+        f"PanDA task {task_id} is not found, and nothing was ever submitted under this JediTaskID.",
+        advice="Check the ID, and that the connection names the server that the task was submitted to.",
+    )
+
+
+def has_database(client: PandaClient) -> bool:
+    """Whether the server reaches its database; without it, it knows of no task and of no owner."""
+    try:
+        look_at_server(client)
+    except PandaError:
+        return False
+    return True
+
+
+def _ask_each(call: Callable[[int], object], task_ids: Sequence[int]) -> dict[int, object]:
+    """Make a call for each task; once the server is in trouble, the rest is spared."""
+    failed: list[PandaError] = []
+
+    def ask(task_id: int) -> object:
+        if trouble := failed[AT_A_TIME - 1 :]:
+            return trouble[0]
+        try:
+            answer = call(task_id)
+        except Refused as refusal:
+            answer = refusal
+        except PandaError as error:
+            failed.append(error)
+            return error
+        failed.clear()
+        return answer
+
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        return dict(zip(task_ids, pool.map(ask, task_ids), strict=True))

@@ -1,0 +1,232 @@
+"""The status feed in an event loop: many waits, one poller, an embedded server behind HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from panda_airflow.client import ClientConfig, PandaClient, feed
+from panda_airflow.client.api.task import TaskApi
+from panda_airflow.client.driver import Plan, adrive
+from panda_airflow.client.endpoint import Arguments, Endpoint
+from panda_airflow.client.feed_link import LOOKS_AT_ONCE
+from panda_airflow.client.many import ManyEvent, ManyPlan
+from panda_airflow.client.models import Envelope
+from panda_airflow.client.task_parameters import command_task
+from panda_airflow.client.waiting import WaitEvent, WaitPlan
+from panda_airflow.devserver.backend import Pace
+from panda_airflow.devserver.faults import Kind
+from panda_airflow.devserver.server import DevServer
+
+PACE = Pace(registration=0.5, cycle=0.05, command=0.2, slots=4)
+log = logging.getLogger(__name__)
+
+
+def connector(server: DevServer) -> Callable[[], PandaClient]:
+    """Connect with a token of the moment, as a hook does that reads a connection."""
+    return lambda: PandaClient(
+        ClientConfig(url=server.url, auth="oidc", vo="wlcg", token=server.token(), retry_budget=0.0)
+    )
+
+
+def submit(server: DevServer, name: str, command: str = "true", **more: Any) -> int:
+    with connector(server)() as client:
+        parameters = command_task(f"user.bob.{name}", command, vo="wlcg", **({"max_attempt": 1} | more))
+        return client.task.submit(parameters).task_id
+
+
+def plan(task_id: int, **more: Any) -> WaitPlan:
+    return WaitPlan(task_id, time.time(), **({"poll_interval": 0.3, "max_poll_interval": 1.0} | more))
+
+
+async def wait(connect: Callable[[], PandaClient], what: WaitPlan | ManyPlan) -> Any:
+    """Wait for a task, or for many, as a trigger does."""
+    async with feed.join("panda_default", connect, what) as waiter:
+        return await adrive(cast("Plan[Any]", what), waiter.perform, sleep=waiter.rest, clock=time.time, log=log)
+
+
+async def wait_for_all(connect: Callable[[], PandaClient], plans: Iterable[WaitPlan]) -> list[WaitEvent]:
+    return await asyncio.wait_for(asyncio.gather(*(wait(connect, one) for one in plans)), 60)
+
+
+def outcomes(events: Iterable[WaitEvent]) -> list[tuple[str, str]]:
+    return [(event["kind"], event["status"]) for event in events]
+
+
+async def until(reached: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not reached():
+            await asyncio.sleep(0.02)
+
+
+def threads() -> int:
+    return sum("panda-status-feed" in thread.name for thread in threading.enumerate())
+
+
+def test_tasks_end_each_in_its_own_way_from_registration_to_a_kill(tmp_path: Path) -> None:
+    async def life(server: DevServer) -> list[WaitEvent]:
+        asleep = submit(server, "killed", "sleep 60")
+        numbers = [submit(server, "good"), submit(server, "bad", "false"), asleep]
+        numbers += [submit(server, f"shared{number}", f"sleep {number}", reqID=77) for number in (0, 1)]
+        waits = asyncio.create_task(wait_for_all(connector(server), [plan(number) for number in numbers]))
+        await until(lambda: server.backend.store.value("SELECT status FROM tasks WHERE jediTaskID = ?", asleep))
+        await asyncio.sleep(1)
+        with connector(server)() as client:
+            client.task.kill(asleep)
+        return await waits
+
+    with DevServer(tmp_path, pace=PACE) as server:
+        found = outcomes(asyncio.run(life(server)))
+    done = ("ended", "done")
+    assert found == [done, ("failed", "failed"), ("failed", "aborted"), done, done]
+
+
+def test_a_deadline_passes_while_nothing_changes_and_the_task_is_killed(tmp_path: Path) -> None:
+    with DevServer(tmp_path, pace=PACE) as server:
+        late = plan(submit(server, "late", "sleep 60"), deadline=time.time() + 3, max_poll_interval=600.0)
+        (event,) = asyncio.run(wait_for_all(connector(server), [late]))
+    assert event["kind"] == "timeout"
+    assert "was told to stop" in event["note"]
+
+
+def test_a_wait_for_a_status_that_does_not_last_looks_for_itself(tmp_path: Path) -> None:
+    with DevServer(tmp_path, pace=PACE) as server:
+        what = plan(submit(server, "seen", "sleep 3", skipScout=True), statuses=("running", "scouting"))
+        assert outcomes(asyncio.run(wait_for_all(connector(server), [what])))[0][0] == "ended"
+
+
+def test_a_server_that_stops_and_starts_and_a_token_that_expires_cost_no_wait(tmp_path: Path) -> None:
+    async def life() -> list[WaitEvent]:
+        with DevServer(tmp_path, pace=PACE) as server:
+            port = int(server.url.rpartition(":")[2])
+            numbers = [submit(server, f"task{number}", "sleep 2", max_attempt=3) for number in range(5)]
+            waits = asyncio.create_task(wait_for_all(connector(server), [plan(number) for number in numbers]))
+            await until(lambda: feed.feeds() and feed.feeds()[0].questions > 2)
+            server.faults.inject("expire_tokens")
+            await until(lambda: feed.feeds()[0].failures)
+            failed = feed.feeds()[0].failures
+        await until(lambda: feed.feeds()[0].failures > failed)
+        with DevServer(tmp_path, pace=PACE, http_port=port):
+            return await waits
+
+    assert outcomes(asyncio.run(life())) == [("ended", "done")] * 5
+
+
+def test_answers_that_are_lost_refused_or_nonsense_cost_no_wait(tmp_path: Path) -> None:
+    with DevServer(tmp_path, pace=PACE) as server:
+        plans = [plan(submit(server, f"task{number}", "sleep 1")) for number in range(5)]
+        kinds: list[Kind] = ["refuse", "drop_before", "drop_after", "garbage"]
+        for kind in kinds:
+            server.faults.inject(kind, "task/get_*", times=2)
+        events = asyncio.run(wait_for_all(connector(server), plans))
+        assert len(server.faults.recorded) == 8
+    assert outcomes(events) == [("ended", "done")] * 5
+
+
+def test_the_feed_begins_with_the_first_wait_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    connections: list[object] = []
+
+    async def life(server: DevServer) -> None:
+        def connect() -> PandaClient:
+            connections.append(None)
+            return connector(server)()
+
+        await wait_for_all(connect, [plan(submit(server, f"task{number}")) for number in range(4)])
+        assert feed.feeds() == []
+        assert [task.get_name() for task in asyncio.all_tasks() if "feed" in task.get_name()] == []
+        await until(lambda: not threads())
+
+    with DevServer(tmp_path, pace=PACE) as server:
+        asyncio.run(life(server))
+    assert len(connections) == 1
+
+
+class Crowd:
+    """A server of many tasks that run until a test says that they are done."""
+
+    def __init__(self, number: int) -> None:
+        self.done: set[int] = set()
+        self.calls: list[str] = []
+        self.threads = 0
+        self._began = datetime.now(UTC).replace(tzinfo=None)
+        self._numbers = range(1, number + 1)
+
+    def connect(self) -> PandaClient:
+        return cast("PandaClient", SimpleNamespace(config=ClientConfig(), task=TaskApi(self), close=lambda: None))
+
+    def send(self, endpoint: Endpoint, arguments: Arguments) -> Envelope:
+        self.calls.append(endpoint.path)
+        self.threads = max(self.threads, threads())
+        if endpoint.path == "task/get_detailed_info":
+            return Envelope(True, "", self._details(arguments["task_id"]) | {"raw": "x" * 20_000})
+        return Envelope(True, "", {str(task_id): self._details(task_id) for task_id in self._numbers})
+
+    def _details(self, task_id: int) -> dict[str, Any]:
+        status = "done" if task_id in self.done else "running"
+        row = {"jediTaskID": task_id, "reqID": task_id, "modificationTime": self._began}
+        return row | {"status": status, "prodSourceLabel": "user"}
+
+    @property
+    def looks(self) -> int:
+        return self.calls.count("task/get_detailed_info")
+
+    async def answers(self, times: int) -> None:
+        """Let some questions pass."""
+        calls = len(self.calls)
+        await until(lambda: len(self.calls) >= calls + times)
+
+
+def test_a_crowd_waits_in_little_memory_with_few_threads_and_needs_no_look_from_begin_to_end() -> None:
+    number = 1000
+    crowd = Crowd(number)
+
+    async def life() -> list[WaitEvent]:
+        plans = [plan(task_id, poll_interval=5.0, deadline=time.time() + 3600) for task_id in range(1, number + 1)]
+        tracemalloc.start()
+        waits = [asyncio.create_task(wait(crowd.connect, one)) for one in plans]
+        await crowd.answers(2)
+        memory, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert memory / number < 15_000
+        crowd.done = set(range(1, number + 1))
+        return await asyncio.wait_for(asyncio.gather(*waits), 60)
+
+    assert outcomes(asyncio.run(life())) == [("ended", "done")] * number
+    assert crowd.threads <= LOOKS_AT_ONCE + 1
+    assert crowd.looks == 0
+
+
+def test_a_list_of_many_tasks_needs_no_look_either() -> None:
+    number = 500
+    crowd = Crowd(number)
+    many = ManyPlan(tuple(range(1, number + 1)), plan(0, poll_interval=5.0))
+
+    async def life() -> ManyEvent:
+        waits = asyncio.create_task(wait(crowd.connect, many))
+        await crowd.answers(1)
+        crowd.done = {7, 77}
+        await crowd.answers(2)
+        crowd.done = set(range(1, number + 1))
+        return await asyncio.wait_for(waits, 60)
+
+    event = asyncio.run(life())
+    assert [(task["task_id"], task["status"]) for task in event["tasks"]] == [(one, "done") for one in many.task_ids]
+    assert crowd.looks == 0
+
+
+def test_a_list_of_tasks_ends_as_each_of_them_does(tmp_path: Path) -> None:
+    with DevServer(tmp_path, pace=PACE) as server:
+        numbers = [submit(server, "good"), submit(server, "bad", "false"), submit(server, "long", "sleep 60")]
+        each = plan(0, deadline=time.time() + 5)
+        event = asyncio.run(wait(connector(server), ManyPlan(tuple(numbers), each, fail_fast=False)))
+    assert [(task["kind"], task["status"]) for task in event["tasks"][:2]] == [("ended", "done"), ("failed", "failed")]
+    assert event["tasks"][2]["kind"] == "timeout"
+    assert "was told to stop: 1 PanDA task" in event["fate"]
