@@ -75,7 +75,7 @@ def naive_utc(moment: datetime) -> datetime:
 
 
 def _restore_datetime(value: dict[str, Any]) -> Any:
-    if value.keys() == {DATETIME_MARKER}:
+    if len(value) == 1 and DATETIME_MARKER in value:
         return datetime.fromisoformat(value[DATETIME_MARKER])
     return value
 

@@ -320,6 +320,8 @@ class Ledger:
 def _show(row: TaskRow, waiting: Waiting, question: Question) -> None:
     """Note what a row means to the wait for its task."""
     scope, state = question.scope, (row.status, row.modification_time)
+    if row.status in waiting.sure and waiting in scope.unproven and waiting.entered >= question.asked:
+        return  # it joined too late to believe this row: the next question, which comes soon, shows it again
     question.shown = waiting.known = True
     question.unshown.discard(waiting)
     scope.unproven.discard(waiting)

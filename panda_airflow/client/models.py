@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from functools import cache
 from types import UnionType
 from typing import Any, Self, get_args, get_origin
 
@@ -111,9 +112,14 @@ class Record:
     @classmethod
     def from_data(cls, data: Mapping[str, Json]) -> Self:
         """Pick the declared fields by the server's names, text stripped, ``NULL`` and absent ones left out."""
-        declared = {item.name: item.metadata.get("key", item.name) for item in fields(cls)}  # type: ignore[arg-type]
-        values = {name: _clean(data[key]) for name, key in declared.items() if data.get(key) is not None}
+        values = {name: _clean(data[key]) for name, key in _declared(cls) if data.get(key) is not None}  # type: ignore[arg-type]
         return cls(**(values | {"raw": dict(data)}))
+
+
+@cache
+def _declared(cls: Any) -> tuple[tuple[str, str], ...]:
+    """List the fields of a record with the server's names, once for the thousands that one answer may hold."""
+    return tuple((item.name, item.metadata.get("key", item.name)) for item in fields(cls))
 
 
 def _clean(value: Json) -> Json:

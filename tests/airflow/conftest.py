@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +18,8 @@ import psutil
 import pytest
 
 from panda_airflow.client import ClientConfig, PandaClient, reaper
-from panda_airflow.client.models import TaskInfo
+from panda_airflow.client.endpoint import Arguments, Endpoint
+from panda_airflow.client.models import Envelope, TaskInfo
 from panda_airflow.client.status import classify
 from panda_airflow.client.task_parameters import command_task
 from panda_airflow.devserver.backend import Pace
@@ -219,3 +221,16 @@ def play(database: None) -> Callable[[DAG], Run]:
     from tests.airflow import running  # noqa: PLC0415 - nor this
 
     return running.play
+
+
+@pytest.fixture
+def askers(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """The threads that ask the server."""
+    threads, send = set[int](), PandaClient.send
+
+    def noting(client: PandaClient, endpoint: Endpoint, arguments: Arguments) -> Envelope:
+        threads.add(threading.get_ident())
+        return send(client, endpoint, arguments)
+
+    monkeypatch.setattr(PandaClient, "send", noting)
+    return threads

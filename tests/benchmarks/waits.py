@@ -28,13 +28,20 @@ ROWS_PER_SECOND = 5_000
 PACES = ((1_000, 3.0), (10_000, 6.0), (math.inf, 20.0))
 """Seconds on the clock that count as a minute, for crowds up to a size: as few as all contenders keep up with."""
 
+SESSION_LOAD = 10
+"""How much heavier a poll is over a connection of its own."""
+
+OURS = ("triggers", "tuned", "feed")
+"""Those of this project."""
+
 IDLE_MINUTES = 3.0
 SAMPLES = 200
 
 
 def run(root: Path, way: str, number: int, minutes: float) -> Result:
     """Have a crowd live through its script."""
-    minute = next(minute for size, minute in PACES if number <= size)
+    load = number * (SESSION_LOAD if way == "sessions" else 1)
+    minute = next(minute for size, minute in PACES if load <= size)
     with program("waits_server", Authority(root).host_file) as server:
         env = airflow_environment(root, int(line(server)))
         with program("waits_crowd", way, env=env) as crowd:
@@ -71,9 +78,11 @@ def results(root: Path, number: int, minutes: float) -> Iterator[Result]:
     small = [(way, size) for size in (number // 100, number // 10) for way in ("triggers", "polls")]
     with ThreadPoolExecutor(len(small)) as pool:
         yield from pool.map(lambda one: run(root, one[0], one[1], minutes), small)
+    yield run(root, "sessions", number // 10, minutes)
     yield run(root, "idle", number, min(minutes, IDLE_MINUTES))
     yield run(root, "polls", number, minutes)
     yield run(root, "triggers", number, minutes)
+    yield run(root, "tuned", number, minutes)
     yield run(root, "feed", number * 10, minutes)
 
 
@@ -81,16 +90,20 @@ def figures(found: list[Result]) -> Iterator[Figure]:
     """What the trigger of this project is held to."""
     of = {(one.way, one.number): one for one in found}
     number = max(one.number for one in found if one.way == "triggers")
-    ours, polls, idle = (of[way, number] for way in ("triggers", "polls", "idle"))
+    ours, tuned, polls, idle = (of[way, number] for way in ("triggers", "tuned", "polls", "idle"))
+    few, sessions = (of[way, number // 10] for way in ("triggers", "sessions"))
     fewest = next(one for one in found if one.way == "triggers")
     yield Figure(f"{number:,} waits: requests, % of the poll loops'", 100 * ours.asked / polls.asked, 1.0)
     yield Figure("CPU time, % of the poll loops'", 100 * ours.cpu / polls.cpu, 10.0)
+    yield Figure("CPU time with full garbage collections rare, %", 100 * tuned.cpu / polls.cpu, 10.0)
+    yield Figure(f"{number // 10:,} waits: CPU, % of loops with a session each", 100 * few.cpu / sessions.cpu, 10.0)
     yield Figure("end to event, 99th percentile, s", ours.quantile(0.99), 65.0)
     yield Figure("memory per wait beyond Airflow's own, kB", (ours.memory - idle.memory) / 1000, 15.0)
     yield Figure("event loop blocked at most, ms", ours.block * 1000, 50.0)
+    yield Figure("the same with full garbage collections rare, ms", tuned.block * 1000, 50.0)
     yield Figure("the same without Python's garbage collector, ms", ours.own_block * 1000, 50.0)
     yield Figure(f"{number * 10:,} waits: requests / those of {fewest.number:,}", found[-1].asked / fewest.asked, 3.0)
-    yield Figure("ends that were not told", sum(one.untold for one in found if one.way in ("triggers", "feed")), 0.0)
+    yield Figure("ends that were not told", sum(one.untold for one in found if one.way in OURS), 0.0)
 
 
 def measure(root: Path, number: int, minutes: float, steps: int, folder: Path | None) -> Iterator[Figure]:

@@ -62,6 +62,14 @@ async def with_triggers(script: Script) -> AsyncIterator[Wait]:
 
 
 @asynccontextmanager
+async def with_rare_collections(script: Script) -> AsyncIterator[Wait]:
+    """The trigger of this project, where Python's full garbage collections are rare, as the README advises."""
+    gc.set_threshold(700, 10, 1000)
+    async with with_triggers(script) as wait:
+        yield wait
+
+
+@asynccontextmanager
 async def with_feed(script: Script) -> AsyncIterator[Wait]:
     """The status feed of this project, without Airflow."""
 
@@ -74,7 +82,7 @@ async def with_feed(script: Script) -> AsyncIterator[Wait]:
 
 
 class PollTrigger(BaseTrigger):
-    """Polls by itself, as the triggers of Databricks and dbt Cloud do, but over connections that all share."""
+    """Polls by itself, as the triggers of Databricks and dbt Cloud do."""
 
     def __init__(self, session: aiohttp.ClientSession, task_id: int, poll_interval: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -97,12 +105,35 @@ class PollTrigger(BaseTrigger):
 
 
 @asynccontextmanager
-async def with_polls(script: Script) -> AsyncIterator[Wait]:
-    """One poll loop per trigger."""
-    context = ssl.create_default_context(capath=os.environ["X509_CERT_DIR"])
+async def connected(script: Script, context: ssl.SSLContext) -> AsyncIterator[aiohttp.ClientSession]:
+    """A session that keeps an idle connection for a quarter of a minute, as aiohttp does."""
     headers = {"Authorization": f"Bearer {os.environ['PANDA_AUTH_ID_TOKEN']}", "Origin": os.environ["PANDA_AUTH_VO"]}
-    connector = aiohttp.TCPConnector(ssl=context)
+    connector = aiohttp.TCPConnector(ssl=context, keepalive_timeout=script.minute / 4)
     async with aiohttp.ClientSession(os.environ["PANDA_URL_SSL"], connector=connector, headers=headers) as session:
+        yield session
+
+
+def trusted() -> ssl.SSLContext:
+    """Trust the server."""
+    return ssl.create_default_context(capath=os.environ["X509_CERT_DIR"])
+
+
+@asynccontextmanager
+async def with_sessions(script: Script) -> AsyncIterator[Wait]:
+    """One poll loop per trigger, in a session of its own, as Databricks has it; dbt Cloud makes one for each poll."""
+    context = trusted()
+
+    async def wait(task_id: int) -> object:
+        async with connected(script, context) as session:
+            return await event_of(PollTrigger(session, task_id, script.minute))
+
+    yield wait
+
+
+@asynccontextmanager
+async def with_polls(script: Script) -> AsyncIterator[Wait]:
+    """One poll loop per trigger, over connections that all share, which neither does."""
+    async with connected(script, trusted()) as session:
         yield lambda task_id: event_of(PollTrigger(session, task_id, script.minute))
 
 
@@ -130,8 +161,10 @@ async def with_nothing(script: Script) -> AsyncIterator[Wait]:
 
 WAYS: dict[str, Callable[[Script], AbstractAsyncContextManager[Wait]]] = {
     "triggers": with_triggers,
+    "tuned": with_rare_collections,
     "feed": with_feed,
     "polls": with_polls,
+    "sessions": with_sessions,
     "idle": with_nothing,
 }
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 NAMES = {
     "triggers": "PandaTaskTrigger",
+    "tuned": "the same, full GC rare",
     "feed": "status feed without Airflow",
     "polls": "one poll loop per trigger",
+    "sessions": "the same, a session each",
     "idle": "triggers that do nothing",
 }
 
