@@ -23,7 +23,8 @@ from airflow.sdk import dag, task
 
 from panda_airflow.client.task_parameters import command_task
 from panda_airflow.hooks.panda import PandaHook
-from panda_airflow.operators.task import PandaRetryTaskOperator, PandaSubmitTaskOperator
+from panda_airflow.operators.retry import PandaRetryTaskOperator
+from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 
 TABLE = "particle2026.csv"

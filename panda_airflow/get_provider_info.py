@@ -25,7 +25,7 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": "PanDA",
                 "python-modules": [
                     _ours(f"operators.{name}")
-                    for name in ("task", "command", "job", "file", "secret", "workflow", "idds")
+                    for name in ("task", "retry", "command", "job", "file", "secret", "workflow", "idds")
                 ],
             }
         ],

@@ -12,7 +12,8 @@ from panda_airflow.client.status import RETRYABLE_STATUSES
 from panda_airflow.client.task_retry import TaskRetryPolicy
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.operators.file import PandaFileRecoveryOperator
-from panda_airflow.operators.task import PandaRetryTaskOperator, PandaSubmitTaskOperator
+from panda_airflow.operators.retry import PandaRetryTaskOperator
+from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 
 YEARS = timedelta(days=3650)

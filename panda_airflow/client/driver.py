@@ -62,12 +62,17 @@ _PERMANENT = (errors.UsageError, errors.ConfigError, errors.CredentialMissing, e
 
 
 def is_permanent(error: errors.PandaError, *, seen: bool) -> bool:
-    """Whether looking again is useless; a page that is not PanDA's is maintenance once PanDA has answered.
+    """Whether looking again is useless.
+
+    Airflow may fail to read a connection for a moment. Once PanDA has answered, a page that is not PanDA's is
+    maintenance, and a token or proxy that is not there is being renewed.
 
     :param seen: whether it has.
     """
     is_strange_page = isinstance(error, errors.ConfigError) and bool(error.endpoint)
-    return isinstance(error, _PERMANENT) and not (is_strange_page and seen)
+    may_pass = is_strange_page or isinstance(error, errors.CredentialMissing)
+    is_known_to_pass = isinstance(error, errors.ConnectionMissing) or (may_pass and seen)
+    return isinstance(error, _PERMANENT) and not is_known_to_pass
 
 
 class Failures:

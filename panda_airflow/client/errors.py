@@ -5,6 +5,7 @@
     PandaError
     |-- UsageError            the call itself is wrong: mend the arguments
     |-- ConfigError           no server, wrong URL, unreadable file: mend the configuration
+    |   `-- ConnectionMissing     Airflow has no such connection, or cannot read it for the moment
     |-- AuthError             the server, or a look at the credential, refuses this identity
     |   |-- CredentialMissing     no token or proxy where one is needed
     |   |-- CredentialExpired     it was valid once: renew it
@@ -24,7 +25,8 @@
         |-- TaskFailed            failed, exhausted or broken
         |-- TaskPartlyDone        finished: some jobs succeeded, some did not
         |-- TaskAborted           killed
-        `-- WaitTimeout           the deadline passed first
+        `-- WaitTimeout           the wait gave up: its deadline passed first, or the task did not move
+            `-- ServerAway            the server could not be reached for longer than the step waits for it
 
 Every error can be pickled, and prints what happened, the server's own words and what to do next.
 """
@@ -40,6 +42,7 @@ class Said(TypedDict, total=False):
     endpoint: str
     server_says: str
     advice: str
+    hopeless: bool
 
 
 class PandaError(Exception):
@@ -49,15 +52,18 @@ class PandaError(Exception):
     :param endpoint: the server method that was called, as ``module/method``.
     :param server_says: the server's own words.
     :param advice: what to do next.
+    :param hopeless: trying again is useless until a person changes something; each class has its own default.
     """
 
     advice_by_default = ""
+    hopeless = False
 
     def __init__(self, message: str, **said: Unpack[Said]) -> None:
         super().__init__(message)
         self.endpoint = said.get("endpoint", "")
         self.server_says = said.get("server_says", "")
         self.advice = said.get("advice", "") or self.advice_by_default
+        self.hopeless = said.get("hopeless", self.hopeless)
 
     def __str__(self) -> str:
         """Say what happened, what the server said and what to do, each as one sentence."""
@@ -70,9 +76,19 @@ class PandaError(Exception):
 class UsageError(PandaError, ValueError):
     """The call itself is wrong; nothing was sent."""
 
+    hopeless = True
+
 
 class ConfigError(PandaError):
     """The configuration cannot work as it is."""
+
+    hopeless = True
+
+
+class ConnectionMissing(ConfigError):
+    """Airflow has no such connection, or cannot read it for the moment, which it does not tell apart."""
+
+    hopeless = False
 
 
 class AuthError(PandaError):
@@ -81,6 +97,8 @@ class AuthError(PandaError):
 
 class CredentialMissing(AuthError):
     """No token or proxy was given where the server needs one."""
+
+    hopeless = True
 
 
 class CredentialExpired(AuthError):
@@ -132,6 +150,7 @@ class Refused(PandaError):
 class PermissionDenied(Refused):
     """Neither the owner of the task nor a production user, or a task that is not registered yet."""
 
+    hopeless = True
     advice_by_default = (
         "Use the identity that submitted the task or one with the production role; "
         "a task submitted minutes ago may not be registered yet."
@@ -150,6 +169,8 @@ class NotFound(Refused):
 class InvalidArgument(Refused):
     """An argument is missing, unknown or of the wrong type."""
 
+    hopeless = True
+
 
 class WrongState(Refused):
     """The command does not apply to a task in its present status."""
@@ -160,6 +181,8 @@ class DuplicateTask(Refused):
 
     :param task_id: JediTaskID of the task that holds the name, if the server named it.
     """
+
+    hopeless = True
 
     def __init__(
         self, message: str, *, code: int | None = None, task_id: int | None = None, **said: Unpack[Said]
@@ -198,7 +221,11 @@ class TaskAborted(TaskOutcome):
 
 
 class WaitTimeout(TaskOutcome):
-    """The deadline of the wait passed before the task ended."""
+    """The wait gave up before the task ended: its deadline passed, or the task did not move."""
+
+
+class ServerAway(WaitTimeout):
+    """The server could not be reached for longer than the step waits for it."""
 
 
 NOTHING_DONE = (UsageError, AuthError, NotDelivered, NotCarriedOut, Refused)

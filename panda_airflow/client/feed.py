@@ -20,7 +20,6 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequenc
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
 from math import inf
 from typing import TypeVar
 from weakref import WeakKeyDictionary
@@ -48,12 +47,10 @@ MANY_LOOKS = 1000
 ROWS_AT_ONCE = 500
 WAKES_AT_ONCE = 50
 REPORT_INTERVAL = 60.0
+RESTART = 10.0
 
 _KEPT = frozenset({"taskType"})
 """What a wait reads in the raw data of a look: whether its task may be retried with new parameters."""
-
-_AMBIGUOUS = frozenset({"aborted", "broken"})
-"""Final statuses of which only the error dialog says what they mean: a task may have been aborted for its twin."""
 
 
 @asynccontextmanager
@@ -118,6 +115,7 @@ class Feed:
         self._trouble = Trouble()
         self._link = Link(connect, lambda config: Listener(config, loop, self.tell))
         self._line = asyncio.Semaphore(LOOKS_AT_ONCE)
+        self._one_list = asyncio.Lock()
         self._more = asyncio.Event()
         self._poller: asyncio.Task[None] | None = None
         self._report = report
@@ -209,6 +207,14 @@ class Feed:
         """Let a thread use the client."""
         return await self._link.run(call)
 
+    async def run_many(self, step: Step) -> dict[int, object]:
+        """Look at many tasks or kill them, for one list at a time."""
+        async with self._one_list:
+            answers = await self.run(lambda client: perform_many(client, step))
+        self.looks += len(answers)
+        self.failures += sum(isinstance(answer, PandaError) for answer in answers.values())
+        return answers
+
     async def _request(self, waiting: Waiting) -> TaskInfo:
         self.looks += 1
         try:
@@ -219,19 +225,27 @@ class Feed:
             raise
 
     def _poll_on(self) -> None:
-        """Wake the poller, or start it, also after an error that is not PanDA's has ended it."""
+        """Wake the poller, or start it."""
         self._more.set()
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll(), name=f"status feed of {self.name}")
+            self._poller.add_done_callback(self._restart)
+
+    def _restart(self, poller: asyncio.Task[None]) -> None:
+        """Go on a little later, after an error that is not PanDA's."""
+        if not poller.cancelled() and (error := poller.exception()):
+            log.error("Status feed of %s: it goes on after an error that was not foreseen.", self.name, exc_info=error)
+            asyncio.get_running_loop().call_later(RESTART, lambda: self._poll_on() if self.waiters else None)
 
     async def _poll(self) -> None:
         while True:
             self._more.clear()
-            await _wait(self._more, self._ledger.next_time() - time.monotonic())
+            ends = min(self._ledger.next_time(), self._reported + REPORT_INTERVAL)
+            await _wait(self._more, ends - time.monotonic())
             now = time.monotonic()
             if now >= self._ledger.next_time():
                 await self._ask(self._ledger.question(now, datetime.now(UTC).replace(tzinfo=None)))
-                await self._tell()
+            await self._tell()
 
     async def _ask(self, question: Question) -> None:
         self.questions += 1
@@ -276,9 +290,7 @@ class Waiter:
     """
 
     def __init__(self, feed: Feed, plan: WaitPlan, task_ids: Iterable[int]) -> None:
-        alone = not FINAL_STATUSES.issuperset(plan.statuses) or plan.min_finished is not None
-        retried = plan.retry.statuses if plan.retry else ()
-        sure = frozenset[str]() if plan.mark or alone else all_but(retried)
+        alone, sure = plan.looks_itself, plan.sure
         self._feed = feed
         self._deadline = plan.deadline
         self._called: asyncio.Future[None] | None = None
@@ -307,13 +319,13 @@ class Waiter:
     async def perform(self, step: Step) -> object:
         """Do what a step of the wait asks for, a look once there is a reason; see :func:`.acts.perform`.
 
-        :return: for a look a ``TaskInfo``, or the ``TaskRow`` of a task that has ended.
+        :return: for a look a ``TaskInfo``, or the ``TaskRow`` that an answer told.
         :raises PandaError: the server did not answer, or refused.
         """
         (waiting,) = self.waiting.values()
         if step.act == "look":
             await self._rest()
-            return waiting.row or await self._feed.look(waiting)
+            return waiting.take_row() or await self._feed.look(waiting)
         waiting.sure = frozenset()  # until the command is executed, a row may tell of the end before it
         return await self._feed.run(lambda client: acts.perform(client, waiting.task_id, step))
 
@@ -336,11 +348,11 @@ class ManyWaiter(Waiter):
     async def perform(self, step: Step) -> dict[int, object]:
         """Do what a step of the wait asks for; see :func:`panda_airflow.client.task_looks.perform_many`."""
         if step.act != "look":
-            return await self._feed.run(lambda client: perform_many(client, step))
+            return await self._feed.run_many(step)
         self.leave(self.waiting.keys() - set(step.task_ids))
         await self._rest()
-        seen: dict[int, object] = {task_id: one.row for task_id, one in self.waiting.items() if one.row}
-        due = [task_id for task_id, one in self.waiting.items() if not one.row and self._feed.left(one) <= 0]
+        seen: dict[int, object] = {task_id: row for task_id, one in self.waiting.items() if (row := one.take_row())}
+        due = [task_id for task_id, one in self.waiting.items() if task_id not in seen and self._feed.left(one) <= 0]
         for first in range(0, len(due), MANY_LOOKS):
             seen |= await self._look(replace(step, task_ids=tuple(due[first : first + MANY_LOOKS])))
         return seen
@@ -348,7 +360,7 @@ class ManyWaiter(Waiter):
     async def _look(self, step: Step) -> dict[int, object]:
         for task_id in step.task_ids:
             self.waiting[task_id].news = False
-        answers = await self._feed.run(lambda client: perform_many(client, step))
+        answers = await self._feed.run_many(step)
         for number, (task_id, answer) in enumerate(answers.items(), 1):
             answers[task_id] = self._learned(self.waiting[task_id], answer)
             if number % WAKES_AT_ONCE == 0:
@@ -360,12 +372,6 @@ class ManyWaiter(Waiter):
             return self._feed.saw(waiting, answer)
         self._feed.missed(waiting)
         return answer
-
-
-@cache
-def all_but(statuses: tuple[str, ...]) -> frozenset[str]:
-    """Name the final statuses of which a row says all to a wait that does something about these; one set for many."""
-    return FINAL_STATUSES - _AMBIGUOUS - set(statuses)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -68,7 +68,8 @@ class Waiting:
     :param told: the last final state that an answer told and that is no end by itself.
     :param news: whether there is a reason to look now.
     :param doubt: whether the last answer may hide the task.
-    :param row: the row that ends the wait.
+    :param missed: whether its last look has failed, so that it takes the server to be away.
+    :param row: what an answer tells the wait itself: the end of the task, or that the server is back.
     """
 
     task_id: int
@@ -85,7 +86,14 @@ class Waiting:
     told: State | None = None
     news: bool = False
     doubt: bool = False
+    missed: bool = False
     row: TaskRow | None = None
+
+    def take_row(self) -> TaskRow | None:
+        """Hand over the row, once."""
+        row, self.row = self.row, None
+        self.news = self.news and row is None
+        return row
 
 
 @dataclass(eq=False)
@@ -136,8 +144,6 @@ class Scope:
 
     def enter(self, waiting: Waiting, request_id: int, now: float) -> None:
         """Cover a wait from the next question on."""
-        if not self.members:
-            self.interval = inf
         self.members.add(waiting)
         self.waiting.setdefault(request_id, set()).add(waiting)
         self.interval = min(self.interval, waiting.interval)
@@ -214,7 +220,7 @@ class Ledger:
 
     def saw(self, waiting: Waiting, info: TaskInfo, now: float) -> None:
         """Learn from a look where the task belongs, and from now on leave it to the questions if they cover it."""
-        waiting.known = True
+        waiting.known, waiting.missed = True, False
         label = str(info.raw.get("prodSourceLabel") or "")
         if info.status == "registered":  # not refined: it has no owner yet
             self.missed(waiting)
@@ -235,7 +241,7 @@ class Ledger:
 
     def missed(self, waiting: Waiting) -> None:
         """Take it that a look failed: the wait looks again at its own pace, unless an answer shows its task."""
-        waiting.news, waiting.hope = False, -inf
+        waiting.news, waiting.hope, waiting.missed = False, -inf, True
         if scope := waiting.scope:
             scope.doubt(waiting, scope.next)
 
@@ -260,6 +266,7 @@ class Ledger:
         :param utc: the time by this machine's clock, naive UTC.
         """
         scope = min(self._scopes.values(), key=Scope.next_time)
+        scope.interval = min(waiting.interval for waiting in scope.members)
         wide = scope.watermark is None or now >= scope.audited + AUDIT
         proof = bool(scope.unproven) and scope.prove <= scope.next
         asked_for: Collection[Waiting] = scope.unproven if proof and not wide else scope.members
@@ -296,12 +303,13 @@ class Ledger:
         for waiting in scope.doubted - question.doubted:
             waiting.doubt = False
         scope.doubted = question.doubted & scope.members
-        missing = [waiting for waiting in question.unshown & scope.members if waiting.entered <= question.asked]
+        is_strange = question.wide and not question.shown and scope.audited > -inf
+        unshown = set[Waiting]() if is_strange else question.unshown & scope.members
+        missing = [waiting for waiting in unshown if waiting.entered <= question.asked]
         for waiting in missing:
             waiting.hope, waiting.news = -inf, waiting.news or waiting not in scope.unproven
         if question.wide and question.shown:
             scope.oldest = question.oldest
-        is_strange = question.wide and not question.shown and scope.audited > -inf
         scope.failures = scope.failures + 1 if is_strange else 0
         _schedule(question, now)
         return list(scope.members) if scope.failures == TOO_MANY_FAILURES else missing
@@ -334,6 +342,8 @@ def _show(row: TaskRow, waiting: Waiting, question: Question) -> None:
         waiting.news = waiting.news or question.wide or state != waiting.told
         waiting.told, waiting.doubt = state, True
         question.doubted.add(waiting)
+    elif waiting.missed:
+        waiting.row, waiting.news, waiting.missed = row, True, False
 
 
 def _schedule(question: Question, now: float, retry_after: float | None = None) -> None:

@@ -46,7 +46,7 @@ class Link:
         self.listener: Listener | None = None
         self._connect = connect
         self._listen = listen
-        self._pool = ThreadPoolExecutor(LOOKS_AT_ONCE + 1, "panda-status-feed")
+        self._pool = ThreadPoolExecutor(LOOKS_AT_ONCE + 2, "panda-status-feed")  # a list and a question beside them
         self._lock = Lock()
         self._client: PandaClient | None = None
 
@@ -62,10 +62,13 @@ class Link:
     def _run(self, call: Callable[[PandaClient], R]) -> R:
         client = self._connected()
         try:
-            return call(client)
+            answer = call(client)
         except AuthError:
             self._drop(client)
             raise
+        if isinstance(answer, dict) and any(isinstance(one, AuthError) for one in answer.values()):
+            self._drop(client)
+        return answer
 
     def _connected(self) -> PandaClient:
         with self._lock:

@@ -153,6 +153,6 @@ def conclude(event: object) -> Json:
 _ERRORS: dict[str, tuple[type[errors.TaskOutcome], str]] = {
     "failed": (errors.TaskFailed, "failed."),
     "timeout": (errors.WaitTimeout, "did not end in time."),
-    "outage": (errors.WaitTimeout, "could not be looked at for too long."),
+    "outage": (errors.ServerAway, "could not be looked at for too long."),
     "error": (errors.TaskOutcome, "cannot be looked at."),
 }

@@ -48,9 +48,13 @@ class Target:
     until: float = 0.0
     outage: float = 3600.0
 
+    def to_json(self) -> dict[str, Any]:
+        """Write the target as JSON primitives."""
+        return asdict(self) | {"task_ids": list(self.task_ids)}
+
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Target:
-        """Read what ``dataclasses.asdict`` wrote."""
+        """Read what :meth:`to_json` wrote."""
         mark = Mark(**value["mark"]) if value["mark"] else None
         return cls(**(value | {"task_ids": tuple(value["task_ids"]), "mark": mark}))
 
@@ -70,7 +74,7 @@ def send_reaper(config: ClientConfig, target: Target, patience: float) -> str:
     :return: what became of the task, as a sentence.
     """
     with TemporaryFile() as order:  # a pipe would hold up a long list until the process reads it
-        order.write(json.dumps({"config": asdict(config), "target": asdict(target)}, default=str).encode())
+        order.write(json.dumps({"config": asdict(config), "target": target.to_json()}, default=str).encode())
         order.seek(0)
         process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", __name__],

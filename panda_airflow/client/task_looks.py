@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 from panda_airflow.client.driver import Step
 from panda_airflow.client.errors import InvalidArgument, NotFound, PandaError, Refused
+from panda_airflow.client.feed_ledger import REACH
 from panda_airflow.client.looks import look_at_server
 from panda_airflow.client.session import PandaClient
+from panda_airflow.client.status import ACTIVE_STATUSES
+from panda_airflow.client.waiting import WaitPlan
 
 AT_A_TIME = 8
 """Requests under way at once; as many failures in a row show that the server is in trouble."""
@@ -22,6 +26,23 @@ def perform_many(client: PandaClient, step: Step) -> dict[int, object]:
     if step.act == "kill":
         return _ask_each(client.task.kill, step.task_ids)
     return look_at_many(client, step.task_ids)
+
+
+def look_at_list(client: PandaClient, task_ids: Sequence[int], plan: WaitPlan) -> dict[int, object]:
+    """Read the states of tasks: of the caller's own by one request, of any other by one each.
+
+    :param plan: how each is waited for, which says what a row of the server's list of changes can tell.
+    :return: by task ID a ``TaskInfo``, a ``TaskRow``, or the error where there is neither.
+    """
+    rows: dict[int, object] = {}
+    if plan.sure and len(task_ids) > AT_A_TIME:
+        since = datetime.now(UTC) - REACH
+        found = client.task.get_tasks_modified_since(f"{since:%Y-%m-%d %H:%M:%S}", min_task_id=min(task_ids) - 1)
+        told = plan.sure | ACTIVE_STATUSES
+        rows = {row.task_id: row for row in found.values() if row.status in told}
+    return {task_id: rows[task_id] for task_id in task_ids if task_id in rows} | look_at_many(
+        client, [task_id for task_id in task_ids if task_id not in rows]
+    )
 
 
 def look_at_many(client: PandaClient, task_ids: Sequence[int]) -> dict[int, object]:

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from typing import Any, Literal, NotRequired, TypedDict
 
 from panda_airflow.client import errors, report
 from panda_airflow.client.driver import Answer, Failures, Step, clock, is_permanent, pause
 from panda_airflow.client.models import Mark, TaskInfo, TaskRow
-from panda_airflow.client.status import Outcome, classify, is_known
+from panda_airflow.client.status import FINAL_STATUSES, Outcome, classify, is_known
 from panda_airflow.client.task_retry import Retries, TaskRetryPolicy
+
+SETTLED = 300.0
+"""Seconds after which a wait has had its answers, if perhaps in another triggerer."""
 
 JEDI_PATIENCE = 3600.0
 """Seconds within which JEDI is expected to register a task or to execute a command."""
@@ -68,6 +72,18 @@ class WaitPlan:
         if self.min_finished is not None and not 0 < self.min_finished <= 1:
             raise errors.UsageError(f"min_finished must be above 0 and at most 1, not {self.min_finished!r}.")
 
+    @property
+    def looks_itself(self) -> bool:
+        """Whether it needs more than the end of the task, so that only looks can tell."""
+        return not FINAL_STATUSES.issuperset(self.statuses) or self.min_finished is not None
+
+    @property
+    def sure(self) -> frozenset[str]:
+        """Final statuses of which a row of the server's list of changes says all that the wait needs."""
+        if self.mark or self.looks_itself:
+            return frozenset()
+        return _told_by_row(self.retry.statuses if self.retry else ())
+
     def to_json(self) -> dict[str, Any]:
         """Write the plan as JSON primitives."""
         retry = self.retry.to_json() if self.retry else None
@@ -89,13 +105,20 @@ class WaitPlan:
 Kind = Literal["ended", "failed", "timeout", "stuck", "outage", "error"]
 
 
+@cache
+def _told_by_row(retried: tuple[str, ...]) -> frozenset[str]:
+    """One set for many waits; what ``aborted`` and ``broken`` mean, only the error dialog says."""
+    return FINAL_STATUSES - {"aborted", "broken"} - set(retried)
+
+
 class WaitEvent(TypedDict):
     """How a wait ended.
 
     ``kind`` is ``ended`` (in a status the plan accepts), ``failed`` (in any other final status), ``timeout``,
     ``stuck`` (a command was not executed), ``outage`` (too many looks failed) or ``error`` (looking is impossible).
     ``note`` says what became of the task, ``attempts`` how often it was retried inside this wait, ``attempt_nr`` how
-    often ever, and ``fate`` what the wait did about the task when the deadline passed, if it did what it should.
+    often ever, ``fate`` what the wait did about the task when the deadline passed, if it did what it should, and
+    ``mark`` where the task stood before a command that JEDI may have yet to execute, as the fields of ``Mark``.
     """
 
     kind: Kind
@@ -106,6 +129,7 @@ class WaitEvent(TypedDict):
     files: NotRequired[dict[str, int]]
     note: NotRequired[str]
     fate: NotRequired[str]
+    mark: NotRequired[dict[str, Any]]
     attempts: NotRequired[int]
     attempt_nr: NotRequired[int]
 
@@ -135,7 +159,7 @@ class Watch:
     def judge(self, seen: object, now: float) -> WaitEvent | None:
         """Say how the wait ended, or None if it goes on; ``note`` and ``warn`` then hold what to log.
 
-        :param seen: a ``TaskInfo``, the ``TaskRow`` of a task that has ended, or an error.
+        :param seen: a ``TaskInfo``, a ``TaskRow``, or an error.
         """
         if isinstance(seen, TaskInfo):
             event = self._judge_state(seen, now)
@@ -175,9 +199,13 @@ class Watch:
         self.note = _progress(self.plan.task_id, info, stale=stale)
         return None
 
-    def _judge_row(self, row: TaskRow) -> WaitEvent:
+    def _judge_row(self, row: TaskRow) -> WaitEvent | None:
         """End with a task that a status feed says has ended; what it does not tell the event leaves out."""
+        self.failures.forget()
         self.status = row.status
+        if row.status not in self.plan.statuses and not classify(row.status).is_final:
+            self.note, self.warn = f"PanDA task {self.plan.task_id} is {row.status}.", False
+            return None
         return {**self._event("ended" if row.status in self.plan.statuses else "failed"), "name": row.name}
 
     def _has_enough(self, info: TaskInfo) -> bool:
@@ -189,7 +217,7 @@ class Watch:
         if isinstance(error, errors.NotFound) and not self.status and now < plan.since + plan.patience:
             self.note, self.warn = f"PanDA task {plan.task_id} is not registered yet.", False
             return None
-        if is_permanent(error, seen=bool(self.status)):
+        if is_permanent(error, seen=bool(self.status) or now > plan.since + SETTLED):
             return self._event("error", note=str(error))
         over = self.failures.are_too_many(now, plan.outage)
         self.note, self.warn = (
@@ -227,6 +255,8 @@ def wait_flow(plan: WaitPlan) -> Generator[Step, Answer, WaitEvent]:
     event = yield from _look_on(watch, retries)
     if plan.retry:
         event = {**event, "attempts": retries.made}
+    if watch.plan.mark and event["kind"] not in ("ended", "failed"):
+        event = {**event, "mark": asdict(watch.plan.mark)}
     if event["kind"] != "timeout":
         return event
     if not plan.cancel_on_timeout:
@@ -299,7 +329,7 @@ def conclude(event: object, explanation: Iterable[str] = ()) -> WaitEvent:
 _ERRORS: dict[str, type[errors.TaskOutcome]] = {
     "timeout": errors.WaitTimeout,
     "stuck": errors.WaitTimeout,
-    "outage": errors.WaitTimeout,
+    "outage": errors.ServerAway,
     "error": errors.TaskOutcome,
 }
 

@@ -8,14 +8,14 @@ from typing import Any
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from panda_airflow.client import ClientConfig, ConfigError, PandaClient, PandaError
+from panda_airflow.client import ClientConfig, ConnectionMissing, PandaClient, PandaError
 
 
 class PandaHook(BaseHook):
     """Gives the whole typed PanDA client as ``hook.client``.
 
     :param panda_conn_id: Airflow connection of type ``panda``. Where the default connection does not exist, the
-        environment variables of PanDA users apply.
+        environment variables of PanDA users apply, if they name a server.
     """
 
     conn_name_attr = "panda_conn_id"
@@ -31,16 +31,19 @@ class PandaHook(BaseHook):
     def config(self) -> ClientConfig:
         """Configuration of the client: what the connection says, then the environment, then defaults.
 
-        :raises ConfigError: the connection does not exist, or holds something that cannot work.
+        :raises ConnectionMissing: the connection does not exist, or cannot be read for the moment.
+        :raises ConfigError: it holds something that cannot work.
         """
         try:
             connection = self.get_connection(self.panda_conn_id)
-        except AirflowNotFoundException:
-            if self.panda_conn_id == self.default_conn_name:
-                return ClientConfig.from_env()
-            raise ConfigError(
-                f"the Airflow connection {self.panda_conn_id!r} does not exist.",
-                advice="Create it with connection type 'panda', or name another one in panda_conn_id.",
+        except AirflowNotFoundException:  # also where Airflow only failed to read it: CERN's server is no substitute
+            config = ClientConfig.from_env() if self.panda_conn_id == self.default_conn_name else None
+            if config and (config.url_ssl or config.url):
+                return config
+            raise ConnectionMissing(
+                f"the Airflow connection {self.panda_conn_id!r} does not exist, or cannot be read.",
+                advice="Create it with connection type 'panda', or name another one in panda_conn_id; in place of "
+                f"{self.default_conn_name} PANDA_URL_SSL can name the server.",
             ) from None
         return config_from_connection(connection)
 

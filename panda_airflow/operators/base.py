@@ -15,9 +15,10 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout, TaskDeferralTimeout
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
-from panda_airflow.client import PandaError, TaskAborted, TaskOutcome, UsageError, WaitTimeout
+from panda_airflow.client import NotFound, PandaError, TaskAborted, TaskOutcome, UsageError, WaitTimeout
 from panda_airflow.client.acts import perform
 from panda_airflow.client.driver import Step, drive
+from panda_airflow.client.lookup import until_registered
 from panda_airflow.client.models import Json, Mark, TaskInfo
 from panda_airflow.client.reaper import FAREWELL, LAST_WORDS, Target, send_reaper
 from panda_airflow.client.report import LOOK_AGAIN
@@ -164,7 +165,7 @@ class PandaTaskOperator(TaskLineage):
         if not self.wait_for_completion:
             return self._finish(context, {"kind": "ended", "task_id": plan.task_id, "status": ""})
         if self.deferrable:
-            Memory(context, "panda_wait").remember({"task_id": plan.task_id, "owns": self._owns})
+            Memory(context, "panda_wait").remember({"target": self._target.to_json(), "owns": self._owns})
             self.defer(
                 trigger=PandaTaskTrigger(
                     self.panda_conn_id, plan.to_json(), cancel_on_kill=self.cancel_on_kill and self._owns
@@ -182,18 +183,19 @@ class PandaTaskOperator(TaskLineage):
         return self.execute_complete(context, event)
 
     def _perform(self, task_id: int, step: Step) -> object:
-        """Do what a wait asks for, and know what a kill has to wait for after a retry."""
+        """Do what a wait asks for, and know before a retry what a kill has to wait for after it."""
+        if step.act == "retry":
+            self._target = Target((task_id,), mark=self._seen, until=time.time() + JEDI_PATIENCE)
         answer = perform(self.client, task_id, step)
         if isinstance(answer, TaskInfo):
             self._seen = Mark.of(answer)
-        elif step.act == "retry":
-            self._target = Target((task_id,), mark=self._seen, until=time.time() + JEDI_PATIENCE)
         return answer
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral, which Airflow itself ends where the trigger fell silent."""
+        _ = self.hook.config  # as in execute
         waited_for = Memory(context, "panda_wait").recall()
-        self._target = Target((waited_for["task_id"],)) if waited_for else None
+        self._target = Target.from_json(waited_for["target"]) if waited_for else None
         self._owns = waited_for.get("owns", True) if waited_for else True
         with self._accountable(context):
             try:
@@ -224,7 +226,7 @@ class PandaTaskOperator(TaskLineage):
         """See to the PanDA task of a step that fails; return what became of it, unless the error says so."""
         if self._target is None:
             return ""
-        if isinstance(error, TaskOutcome) and (error.fate or classify(error.status).is_final):
+        if isinstance(error, TaskOutcome) and (error.fate or _has_ended(error)):
             return ""
         if not self._timed_out and not self._gives_up(context, error):
             runs = "runs on" if self._target.task_ids else "may have been submitted"
@@ -258,6 +260,8 @@ class PandaTaskOperator(TaskLineage):
 
     def _finish(self, context: Context, event: WaitEvent) -> TaskResult:
         self.known_task = event["task_id"]
+        if standing := event.get("mark"):
+            self._target = Target((self.known_task,), mark=Mark(**standing), until=time.time() + JEDI_PATIENCE)
         self.monitor_url = self.hook.config.task_page(self.known_task)
         self.result = settle(self.hook, event, self.retry_note(event))
         publish(context, self.outlets, self.result, self.vo)
@@ -281,10 +285,33 @@ class PandaTaskOperator(TaskLineage):
             except Exception:  # the worker is dying: say what is left behind
                 self.log.exception("%s may still be running: killing it failed.", self._target)
 
-    def retry_in_place(self, info: TaskInfo, new_parameters: Mapping[str, Json]) -> None:
+    def registered(self, task_id: int) -> TaskInfo:
+        """Read a task, once JEDI has registered it if it was submitted only moments ago.
+
+        :raises NotFound: there is no such task, or the server cannot reach its database.
+        """
+        began = time.time()
+        while (info := self._look_if_registered(task_id, final=time.time() >= began + JEDI_PATIENCE)) is None:
+            self.log.info("PanDA task %s is not registered yet.", task_id)
+            time.sleep(min(self.poll_interval, until_registered(time.time(), began)))
+        return info
+
+    def _look_if_registered(self, task_id: int, *, final: bool) -> TaskInfo | None:
+        """Read the task; None where only its parameters can be read yet, or its owner is not known yet."""
+        try:
+            info = self.look(task_id)
+        except NotFound:
+            self.client.task.get_task_parameters(task_id)
+            if final:
+                raise
+            return None
+        return None if info.status == "registered" and not final else info
+
+    def retry_in_place(self, info: TaskInfo, new_parameters: Mapping[str, Json], **qualifiers: bool) -> None:
         """Register a retry of an ended task; harmless where an earlier try did so and JEDI has yet to execute it.
 
         :param new_parameters: task parameters to overwrite, if any.
+        :param qualifiers: further arguments of ``task/retry``.
         :raises UsageError: the server would make a new task of a production task that is retried with these.
         """
         if self._told_to_stop:
@@ -294,8 +321,15 @@ class PandaTaskOperator(TaskLineage):
                 f"PanDA task {info.task_id} is a production task: new parameters would make its retry another task.",
                 advice="Retry it without new parameters, or submit the other one by a step of its own.",
             )
-        perform(self.client, info.task_id, Step(act="retry", parameters=new_parameters))
+        overwrite: dict[str, Any] = {"new_parameters": dict(new_parameters)} if new_parameters else {}
+        self._target = Target((info.task_id,), mark=Mark.of(info), until=time.time() + JEDI_PATIENCE)
+        self.client.task.retry(info.task_id, **overwrite | qualifiers)
         self.log.info("PanDA task %s ended as %s: its retry is registered.", info.task_id, info.status)
+
+
+def _has_ended(error: TaskOutcome) -> bool:
+    """Whether the task is over; to a wait that gave up, a final status may be that before a retry."""
+    return classify(error.status).is_final and not isinstance(error, WaitTimeout)
 
 
 def _backstop(plan: WaitPlan) -> timedelta | None:

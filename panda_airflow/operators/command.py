@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from panda_airflow.client import NotFound, WaitTimeout, WrongState, lookup
+from panda_airflow.client import PandaError, UsageError, WrongState
 from panda_airflow.client.models import Mark, TaskInfo
 from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES
-from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan, read_event
+from panda_airflow.client.waiting import JEDI_PATIENCE, WaitEvent, WaitPlan, read_event
 from panda_airflow.hooks.result import TaskResult
 from panda_airflow.hooks.step import read_task_id
 from panda_airflow.operators.base import Context, Memory, PandaTaskOperator
@@ -61,6 +62,7 @@ class PandaCommandOperator(PandaTaskOperator):
             **kwargs,
         )
         self.jedi_task_id = jedi_task_id
+        self._is_repeated = False
 
     @abstractmethod
     def command(self, task_id: int) -> object:
@@ -73,49 +75,40 @@ class PandaCommandOperator(PandaTaskOperator):
     def obtain(self, context: Context) -> WaitPlan:
         """Give the command unless it is needless or was given before, and plan the wait for its effect."""
         info = self.registered(read_task_id(self.jedi_task_id))
-        memory = Memory(context, "panda_command")
-        given = memory.recall()
-        if given and given["clears"] != context["ti"].max_tries:
-            given = None
+        given = self._given(context)
         if given is None and self.is_needless(info):
             self.log.info("PanDA task %s is %s already: there is nothing to do.", info.task_id, info.status)
             return self.plan(context, info.task_id, time.time())
         if given is None or self._shall_repeat(info, Mark(**given["mark"])):
             given = {"mark": asdict(Mark.of(info)), "since": time.time(), "clears": context["ti"].max_tries}
-            memory.remember(given)
+            Memory(context, "panda_command").remember(given)
             self._give(info)
         return self.plan(context, info.task_id, given["since"], Mark(**given["mark"]))
 
     def execute_complete(self, context: Context, event: object) -> TaskResult:
         """Turn the event of the wait into the result; see :meth:`PandaTaskOperator.execute_complete`."""
-        try:
-            return super().execute_complete(context, event)
-        except WaitTimeout as timeout:
-            if read_event(event)["kind"] == "timeout":
-                timeout.advice = "JEDI may have dropped the command; a retry of this step gives it again."
-            raise
+        known = read_event(event)
+        self._is_repeated = known["kind"] == "timeout" and self._would_repeat(context, known["task_id"])
+        return super().execute_complete(context, event)
 
-    def registered(self, task_id: int) -> TaskInfo:
-        """Read the task, once JEDI has registered it if it was submitted only moments ago.
+    def retry_note(self, event: WaitEvent) -> str:
+        """Say what a retry of the step does after a wait that ended badly."""
+        repeated = "JEDI may have dropped the command; a retry of this step gives it again."
+        return repeated if self._is_repeated else super().retry_note(event)
 
-        :raises NotFound: there is no such task, or the server cannot reach its database.
-        """
-        began = time.time()
-        while (info := self._look_if_registered(task_id, final=time.time() >= began + JEDI_PATIENCE)) is None:
-            self.log.info("PanDA task %s is not registered yet.", task_id)
-            time.sleep(min(self.poll_interval, lookup.until_registered(time.time(), began)))
-        return info
+    def _given(self, context: Context) -> dict[str, Any] | None:
+        """Recall the command that an earlier try gave, or was about to give, since the last clear."""
+        given = Memory(context, "panda_command").recall()
+        return given if given and given["clears"] == context["ti"].max_tries else None
 
-    def _look_if_registered(self, task_id: int, *, final: bool) -> TaskInfo | None:
-        """Read the task; None where only its parameters can be read yet, or its owner is not known yet."""
-        try:
-            info = self.look(task_id)
-        except NotFound:
-            self.client.task.get_task_parameters(task_id)
-            if final:
-                raise
-            return None
-        return None if info.status == "registered" and not final else info
+    def _would_repeat(self, context: Context, task_id: int) -> bool:
+        """Whether a retry of this step, as far as can be told now, gives the command again."""
+        given = self._given(context)
+        if given is None or self.cancel_on_timeout:
+            return False
+        with suppress(PandaError):  # the timeout must not be hidden by what follows
+            return self._shall_repeat(self.look(task_id), Mark(**given["mark"]))
+        return False
 
     def _shall_repeat(self, info: TaskInfo, mark: Mark) -> bool:
         """Whether to give a command again that an earlier try gave, or was about to give."""
@@ -313,8 +306,9 @@ class PandaIncreaseAttemptsOperator(PandaCommandOperator):
 
     def obtain(self, context: Context) -> WaitPlan:
         """Give the command, at most once."""
+        increase = self._read_increase()
         info = self.registered(read_task_id(self.jedi_task_id))
-        since, increase = time.time(), int(self.increase)
+        since = time.time()
         at_most_once(context, "the increase of attempts", lambda: self._increase(info.task_id, increase))
         return self.plan(context, info.task_id, since)
 
@@ -325,4 +319,13 @@ class PandaIncreaseAttemptsOperator(PandaCommandOperator):
 
     def command(self, task_id: int) -> object:
         """Send ``task/increase_attempts``."""
-        return self._increase(task_id, int(self.increase))
+        return self._increase(task_id, self._read_increase())
+
+    def _read_increase(self) -> int:
+        """Read the number as a DAG author or a template gives it.
+
+        :raises UsageError: it is none.
+        """
+        if isinstance(self.increase, bool) or not str(self.increase).strip().isdecimal():
+            raise UsageError(f"increase must be a number of attempts, not {self.increase!r:.80}.")
+        return int(self.increase)

@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from panda_airflow.client import PandaClient, PandaError, PermissionDenied, UsageError
+from airflow.sdk.exceptions import TaskDeferralTimeout
+
+from panda_airflow.client import PandaClient, PandaError, PermissionDenied, ServerAway, UsageError, WaitTimeout
 from panda_airflow.client.jobs import FileSpec, JobSpec, dump_jobs
 from panda_airflow.client.looks import JOB_FINAL, jobs_plan, panda_ids
 from panda_airflow.client.models import Json
-from panda_airflow.operators.base import Context
+from panda_airflow.operators.base import Context, Memory
 from panda_airflow.operators.once import at_most_once
 from panda_airflow.operators.polling import PandaPollOperator
+
+LEFT_RUNNING = "The jobs were left running; a retry of this step waits for them again."
+STOPPED = "The jobs were told to stop; clear this step to submit others."
 
 
 class PandaSubmitJobsOperator(PandaPollOperator):
@@ -21,12 +26,13 @@ class PandaSubmitJobsOperator(PandaPollOperator):
 
     Jobs of ``prodSourceLabel`` ``managed`` need the production role. The PandaIDs are in XCom as ``job_ids``; with
     the wait, the statuses as ``jobs`` and their counts as ``statuses`` too. A retry waits for the same jobs; only a
-    clear submits others.
+    clear kills them and submits others.
 
     :param jobs: jobs as dicts of :class:`~panda_airflow.client.jobs.JobSpec`'s attributes; ``Files`` is a list of
         dicts of :class:`~panda_airflow.client.jobs.FileSpec`'s.
     :param statuses: statuses of a job that satisfy the step; any other final one fails it.
-    :param cancel_on_kill: kill the jobs when this worker is told to stop; nobody does while the step is deferred.
+    :param cancel_on_kill: kill the jobs when a person ends the step.
+    :param cancel_on_timeout: kill the jobs when the timeout passes; the step is not retried then.
 
     The other parameters are those of :class:`~panda_airflow.operators.polling.PandaPollOperator`.
     """
@@ -40,36 +46,84 @@ class PandaSubmitJobsOperator(PandaPollOperator):
         jobs: Sequence[dict[str, Json]],
         statuses: Sequence[str] = ("finished",),
         cancel_on_kill: bool = True,
+        cancel_on_timeout: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.jobs = jobs
         self.statuses = tuple(statuses)
         self.cancel_on_kill = cancel_on_kill
+        self.cancel_on_timeout = cancel_on_timeout
         self._ids: list[int] = []
 
     def execute(self, context: Context) -> Json:
         """Submit the jobs, then wait for them."""
         text = dump_jobs([_specification(job) for job in self.jobs])
+        _ = self.hook.config  # read before there are jobs to kill: the handler of a signal cannot ask Airflow
+        self._stop_cleared(context)
         self._ids = ids = at_most_once(context, "the submission of the jobs", lambda: self._submit(text))
         if not self.wait_for_completion:
             return {"job_ids": ids}
-        return self.follow(context, jobs_plan(ids, self.statuses, time.time(), self.poll_interval))
+        plan = jobs_plan(ids, self.statuses, time.time(), self.poll_interval)
+        return self.follow(context, plan, cancel_on_kill=self.cancel_on_kill)
 
     def execute_complete(self, context: Context, event: object) -> Json:
-        """Add the PandaIDs to what the wait has found."""
-        value = super().execute_complete(context, event)
+        """Add the PandaIDs to what the wait has found, or see to the jobs if it has given up."""
+        try:
+            value = super().execute_complete(context, event)
+        except ServerAway as away:
+            away.fate = away.advice = LEFT_RUNNING
+            raise
+        except WaitTimeout as late:
+            self._give_up(context, late)
+            raise
         return {"job_ids": [int(job_id) for job_id in value["jobs"]], **value}
 
     def on_kill(self) -> None:
-        """Kill the jobs when this worker is told to stop, by one request with a new client."""
+        """Kill the jobs when this worker is told to stop, by one request with a new client.
+
+        Airflow gives this five seconds in all.
+        """
         if self.cancel_on_kill and self._ids:
+            config = replace(self.hook.config, attempts=1, connect_timeout=1.5, read_timeout=3.0)
             try:
-                with PandaClient(replace(self.hook.config, attempts=1, read_timeout=3.0)) as client:
+                with PandaClient(config) as client:
                     client.job.kill(self._ids)
                 self.log.warning("PanDA jobs %s were told to stop.", self._ids)
             except PandaError:
                 self.log.exception("PanDA jobs %s may still be running: killing them failed.", self._ids)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a deferral, which Airflow itself ends where the trigger fell silent."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralTimeout as silence:
+            late = WaitTimeout("the trigger that waits for the PanDA jobs did not report in time.")
+            raise self._give_up(context, late) from silence
+
+    def _give_up(self, context: Context, late: WaitTimeout) -> WaitTimeout:
+        """See to the jobs of a step whose timeout has passed; a retry could only find killed ones."""
+        late.fate = late.advice = self._end_late(context)
+        late.hopeless = late.fate == STOPPED
+        return late
+
+    def _end_late(self, context: Context) -> str:
+        """Kill the jobs if the author wants that; return what became of them."""
+        record = Memory(context, "panda_once").recall()
+        if not (self.cancel_on_timeout and record):
+            return LEFT_RUNNING
+        try:
+            self.client.job.kill(record["answer"])
+        except PandaError as error:
+            return f"The jobs may still be running: killing them failed. {error}"
+        return STOPPED
+
+    def _stop_cleared(self, context: Context) -> None:
+        """Kill the jobs that were submitted before a person cleared the step, since others take their place."""
+        record = Memory(context, "panda_once").recall()
+        if record and record["clears"] != context["ti"].max_tries and (ids := record.get("answer")):
+            self.client.job.kill(ids)
+            self.log.warning("The step was cleared: PanDA jobs %s were told to stop.", ids)
 
     def _submit(self, text: str) -> list[int]:
         self._ids = ids = [int(job[0]) for job in self.client.job.submit(text)]

@@ -47,15 +47,18 @@ class PandaPollOperator(PandaStep):
         self.timeout = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         self.outage = outage
 
-    def follow(self, context: Context, plan: PollPlan) -> Json:
-        """Wait in the triggerer or in this worker."""
+    def follow(self, context: Context, plan: PollPlan, *, cancel_on_kill: bool = False) -> Json:
+        """Wait in the triggerer or in this worker.
+
+        :param cancel_on_kill: whether the trigger kills the jobs of the plan when a person ends the step.
+        """
         plan = replace(plan, deadline=self._deadline(context, plan.since), outage=self.outage)
         if self.deferrable:
             left = (
                 None if plan.deadline is None else max(0.0, plan.deadline - time.time()) + 2 * self.poll_interval + 60
             )
             self.defer(
-                trigger=PandaPollTrigger(self.panda_conn_id, plan.to_json()),
+                trigger=PandaPollTrigger(self.panda_conn_id, plan.to_json(), cancel_on_kill=cancel_on_kill),
                 method_name="execute_complete",
                 timeout=None if left is None else timedelta(seconds=left),
             )

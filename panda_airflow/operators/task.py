@@ -1,4 +1,4 @@
-"""Steps that submit and retry PanDA tasks."""
+"""The step that submits a PanDA task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from panda_airflow.client import (
     PermissionDenied,
     ServerError,
     TaskAborted,
-    TaskFailed,
     UsageError,
     WrongState,
     lookup,
@@ -25,8 +24,8 @@ from panda_airflow.client import (
 from panda_airflow.client.errors import NOTHING_DONE
 from panda_airflow.client.models import Json, Mark, TaskInfo
 from panda_airflow.client.reaper import Target, reap
-from panda_airflow.client.report import LOOK_AGAIN, submission_retry
-from panda_airflow.client.status import FINAL_STATUSES, RETRYABLE_STATUSES, Outcome, classify
+from panda_airflow.client.report import submission_retry
+from panda_airflow.client.status import FINAL_STATUSES, Outcome, classify
 from panda_airflow.client.submission import (
     Action,
     SubmissionRecord,
@@ -95,6 +94,7 @@ class PandaSubmitTaskOperator(TaskDefinition, PandaTaskOperator):
     def obtain(self, context: Context) -> WaitPlan:
         """Do what is needed so that there is one active or satisfying task, and plan the wait for it."""
         record = self._recall(context)
+        self._aim(record)
         info = self._look_up(record)
         if record and info and (twin := surviving_twin(info.error_dialog)):
             record = self._adopt_twin(context, record, twin)
@@ -177,9 +177,7 @@ class PandaSubmitTaskOperator(TaskDefinition, PandaTaskOperator):
 
     def _recall(self, context: Context) -> SubmissionRecord | None:
         value = Memory(context, "panda_submission").recall()
-        record = SubmissionRecord.from_json(value) if value else None
-        self._aim(record)
-        return record
+        return SubmissionRecord.from_json(value) if value else None
 
     def _remember(self, context: Context, record: SubmissionRecord) -> SubmissionRecord:
         """Record a submission, and know before that what a kill of this step has to end."""
@@ -189,8 +187,11 @@ class PandaSubmitTaskOperator(TaskDefinition, PandaTaskOperator):
         return record
 
     def _aim(self, record: SubmissionRecord | None) -> None:
-        """Know what a kill of this step has to end."""
-        self._target, self._owns = None, record is None or record.owned
+        """Know what a kill of this step has to end; one whose retry is under way is known better already."""
+        self._owns = record is None or record.owned
+        if self._target and record and record.task_id in self._target.task_ids:
+            return
+        self._target = None
         if record and (record.task_id or record.sent):
             task_ids = (record.task_id,) if record.task_id else ()
             self._target = Target(task_ids, record.name, record.mark, record.since + JEDI_PATIENCE)
@@ -220,12 +221,10 @@ class PandaSubmitTaskOperator(TaskDefinition, PandaTaskOperator):
         before = lookup.holder(self.client, record.name)
         if before and classify(before.status).is_final:
             self._check_definition(DuplicateTask("the task name was used before.", task_id=before.task_id))
-        record = self._remember(
-            context, self._written(context, replace(record, mark=Mark.of(before) if before else None))
-        )
+        record = self._written(context, replace(record, mark=Mark.of(before) if before else None))
         if before and not classify(before.status).is_final:
-            self._target = None  # a kill by name would end the task of somebody else
-        return record
+            record = self._adopt(record, DuplicateTask("the task name is in use.", task_id=before.task_id))
+        return self._remember(context, record)
 
     def _written(self, context: Context, record: SubmissionRecord) -> SubmissionRecord:
         """Note who submits what."""
@@ -236,6 +235,8 @@ class PandaSubmitTaskOperator(TaskDefinition, PandaTaskOperator):
 
     def _submit(self, context: Context, record: SubmissionRecord) -> SubmissionRecord:
         """Submit, and if the outcome is unknown, find out; a second unknown outcome is left to the next try."""
+        if record.task_id is not None:  # an active task of another step was adopted
+            return record
         try:
             return self._submit_once(context, record)
         except NotCarriedOut:
@@ -299,11 +300,16 @@ class PandaSubmitTaskOperator(TaskDefinition, PandaTaskOperator):
         """
         production = self.task_parameters.get("taskType") != "anal"
         window_ends = record.since + JEDI_PATIENCE
-        while (found := self._newcomer(record)) is None and production and time.time() < window_ends:
+        while (
+            (found := lookup.newcomer(self.client, record.name, record.mark)) is None
+            and production
+            and time.time() < window_ends
+        ):
             self.log.info("No task named %s is registered yet.", record.name)
             time.sleep(lookup.until_registered(time.time(), record.since))
         holder = found.task_id if found else None
         if holder and record.mark and not self._has_changed(record):
+            self._target = None  # a kill by name would end the task of somebody else
             self._check_definition(DuplicateTask("the task name is that of another task.", task_id=holder))
         if holder is None:
             try:
@@ -312,11 +318,10 @@ class PandaSubmitTaskOperator(TaskDefinition, PandaTaskOperator):
                 holder = duplicate.task_id  # what an earlier request submitted is not shown yet
                 if holder is None:
                     raise
+                if not self._has_changed(record):
+                    self._check_definition(duplicate)
         self.log.info("PanDA task %s was submitted under this name before.", holder)
         return self._remember(context, replace(record, task_id=holder))
-
-    def _newcomer(self, record: SubmissionRecord) -> TaskInfo | None:
-        return lookup.newcomer(self.client, record.name, record.mark)
 
     def _stop(self, record: SubmissionRecord) -> None:
         """Kill the task of an earlier try, before another one takes its place."""
@@ -326,67 +331,3 @@ class PandaSubmitTaskOperator(TaskDefinition, PandaTaskOperator):
             self.log.info("%s was told to stop.", target)
         except (PermissionDenied, NotFound) as error:
             self.log.warning("%s may still be running: %s", target, error)
-
-
-class PandaRetryTaskOperator(PandaTaskOperator):
-    """Retry the unsuccessful part of a PanDA task in place and wait for it.
-
-    A task that satisfies the step already is left alone; one that is active is waited for. Each retry of the
-    Airflow task retries the PanDA task once more.
-
-    :param jedi_task_id: JediTaskID, or a template that yields it.
-    :param new_parameters: task parameters to overwrite, for example more memory.
-    :param task_retry: when and how often the PanDA task is retried; without ``new_parameters`` it says also when and
-        with which parameters the first retry is made, which else is at once.
-    :param cancel_on_kill: kill the PanDA task when a person ends or clears this step; not by default, since the
-        task belongs to the step that submitted it and a killed task cannot be retried.
-    :param cancel_on_timeout: kill it when the timeout passes or the step gives up; not by default, as above.
-
-    The other parameters are those of :class:`~panda_airflow.operators.base.PandaTaskOperator`.
-    """
-
-    template_fields: Sequence[str] = ("panda_conn_id", "jedi_task_id", "new_parameters")
-    template_fields_renderers = {"new_parameters": "json"}  # noqa: RUF012 - declared so by Airflow
-
-    def __init__(
-        self,
-        *,
-        jedi_task_id: int | str,
-        new_parameters: dict[str, Json] | None = None,
-        cancel_on_kill: bool = False,
-        cancel_on_timeout: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(cancel_on_kill=cancel_on_kill, cancel_on_timeout=cancel_on_timeout, **kwargs)
-        self.jedi_task_id = jedi_task_id
-        self.new_parameters = new_parameters
-
-    def obtain(self, context: Context) -> WaitPlan:
-        """Retry the task if it ended without satisfying this step, and plan the wait for it."""
-        info = self.look(read_task_id(self.jedi_task_id))
-        memory = Memory(context, "panda_retry")
-        if info.status in self.accept or not classify(info.status).is_final:
-            self.log.info("PanDA task %s is %s: nothing to retry now.", info.task_id, info.status)
-            first_attempt = (memory.recall() or {"first_attempt": info.attempt_nr})["first_attempt"]
-            return self.plan(context, info.task_id, time.time(), first_attempt=first_attempt)
-        if info.status not in RETRYABLE_STATUSES:
-            error = TaskAborted if classify(info.status) is Outcome.ABORTED else TaskFailed
-            raise error(
-                f"PanDA task {info.task_id} is {info.status} and cannot be retried.",
-                task_id=info.task_id,
-                status=info.status,
-                advice="Submit it anew.",
-            )
-        by_policy = self.task_retry and info.status in self.task_retry.statuses and self.wait_for_completion
-        if by_policy and not self.new_parameters:
-            return self.plan(context, info.task_id, time.time(), first_attempt=info.attempt_nr)
-        memory.remember({"first_attempt": info.attempt_nr + 1})
-        self.retry_in_place(info, self.new_parameters or {})
-        return self.plan(context, info.task_id, time.time(), Mark.of(info), info.attempt_nr + 1)
-
-    def retry_note(self, event: WaitEvent) -> str:
-        """Say what a retry of the step does after a wait that ended badly."""
-        if event["kind"] == "failed":
-            can = event["status"] in RETRYABLE_STATUSES
-            return "A retry of this step retries the PanDA task in place." if can else "The task cannot be retried."
-        return LOOK_AGAIN

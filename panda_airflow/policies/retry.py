@@ -9,25 +9,18 @@ from airflow.sdk import RetryDecision, RetryPolicy
 
 from panda_airflow.client import errors
 
-HOPELESS = (
-    errors.UsageError,
-    errors.ConfigError,
-    errors.CredentialMissing,
-    errors.PermissionDenied,
-    errors.InvalidArgument,
-)
-"""What stays as it is until a person changes the DAG, the connection or a role."""
-
-OUTAGE = (errors.TransportError, errors.ServerError)
+OUTAGE = (errors.TransportError, errors.ServerError, errors.ServerAway)
 """What passes by itself, when the network or the server is back."""
 
 
 class PandaRetryPolicy(RetryPolicy):
     """Fails at once where trying again cannot help, and waits for the server where it is down.
 
-    After an outage the next try comes later than most outages last, and each time twice as late. Everything else,
-    the failure of a PanDA task among it, follows the ``retries`` and ``retry_delay`` of the step. ``retries`` is
-    the limit in any case. It is the policy of every step that is given no other.
+    After an outage, also one that ended a wait, the next try comes later than most outages last, and each time twice
+    as late. An error that says that it is ``hopeless`` fails the step: a wrong argument, a missing role, a task name
+    that another task has, a PanDA task that cannot be retried. Everything else follows the ``retries`` and
+    ``retry_delay`` of the step, among it the failure of a PanDA task and a refusal that may pass, such as one for the
+    task's present status. ``retries`` is the limit in any case. It is the policy of every step that is given no other.
 
     :param outage_delay: pause before the first retry after an outage; a longer ``retry_delay`` counts instead.
     :param max_outage_delay: longest pause.
@@ -51,7 +44,7 @@ class PandaRetryPolicy(RetryPolicy):
         """Decide about one failure; see :class:`airflow.sdk.RetryPolicy`."""
         if self._is_outage(exception):
             return RetryDecision.retry(self._delay(try_number, context), f"Waiting for PanDA: {exception}")
-        if isinstance(exception, HOPELESS):
+        if isinstance(exception, errors.PandaError) and exception.hopeless:
             return RetryDecision.fail(f"Trying again cannot help: {exception}")
         return RetryDecision.default()
 

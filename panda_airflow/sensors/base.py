@@ -1,4 +1,4 @@
-"""What the sensors for jobs, requests and the server have in common."""
+"""What sensors have in common, above all those for jobs, requests and the server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowSensorTimeout
+from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from panda_airflow.client import PandaError, WaitTimeout
 from panda_airflow.client.looks import LOOKS
@@ -21,13 +21,40 @@ from panda_airflow.triggers.polling import PandaPollTrigger
 Context = Any
 
 
-class PandaPollSensor(PandaStep, BaseSensorOperator):
+class DeferredSensor(BaseSensorOperator):
+    """A sensor that ends after a wait in the triggerer as it would end after poking."""
+
+    def deadline(self, context: Context) -> float:
+        """Return the epoch seconds when a wait in the triggerer, where Airflow enforces no limit, has to end."""
+        started: float = context["ti"].start_date.timestamp()
+        return started + self._limit
+
+    @property
+    def _limit(self) -> float:
+        own = self.execution_timeout
+        return min(self.timeout, own.total_seconds()) if own else self.timeout
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a deferral: only ``timeout`` forbids a retry, and ``never_fail`` skips whatever PanDA says."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowSensorTimeout as late:
+            if self._limit < self.timeout:
+                raise WaitTimeout(f"The execution_timeout passed. {late}") from late
+            raise
+        except PandaError as error:
+            if self.never_fail:
+                raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
+            raise
+
+
+class PandaPollSensor(PandaStep, DeferredSensor):
     """Base of the sensors that do not wait for a task.
 
     :param deferrable: wait in the triggerer, whatever ``mode`` says.
     :param outage: how long the server may be unreachable, in seconds, before the sensor gives up.
 
-    ``mode``, ``poke_interval``, ``timeout`` and ``soft_fail`` are those of any sensor.
+    ``mode``, ``poke_interval``, ``timeout``, ``soft_fail`` and ``never_fail`` are those of any sensor.
     """
 
     ui_color = "#e0ecf4"
@@ -53,10 +80,7 @@ class PandaPollSensor(PandaStep, BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Wait in the triggerer, or by poking as any sensor does."""
         if self.deferrable:
-            limit = (
-                min(self.timeout, self.execution_timeout.total_seconds()) if self.execution_timeout else self.timeout
-            )
-            deadline = context["ti"].start_date.timestamp() + limit
+            deadline = self.deadline(context)
             self.defer(
                 trigger=PandaPollTrigger(
                     self.panda_conn_id, replace(self.plan(time.time()), deadline=deadline).to_json()

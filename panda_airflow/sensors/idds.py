@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from panda_airflow.client import UsageError
 from panda_airflow.client.looks import request_plan
 from panda_airflow.client.polling import PollPlan
 from panda_airflow.sensors.base import PandaPollSensor
@@ -30,4 +31,16 @@ class PandaWaitIddsRequestSensor(PandaPollSensor):
 
     def plan(self, since: float) -> PollPlan:
         """Plan the wait; see :meth:`PandaPollSensor.plan`."""
-        return request_plan(int(self.request_id), self.statuses, since, self.poke_interval, outage=self.outage)
+        return request_plan(
+            _read_request_id(self.request_id), self.statuses, since, self.poke_interval, outage=self.outage
+        )
+
+
+def _read_request_id(value: int | str) -> int:
+    """Read an ID as a DAG author or a template gives it.
+
+    :raises UsageError: it is none.
+    """
+    if isinstance(value, bool) or not str(value).strip().isdecimal():
+        raise UsageError(f"request_id must be the ID of an iDDS request, not {value!r:.80}.")
+    return int(value)

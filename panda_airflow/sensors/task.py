@@ -10,19 +10,21 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, NoReturn
 
-from airflow.sdk import BaseSensorOperator, PokeReturnValue, XComArg
+from airflow.sdk import PokeReturnValue, XComArg
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException, AirflowTaskTimeout
 
 from panda_airflow.client import PandaError, WaitTimeout
 from panda_airflow.client.many import ManyEvent, ManyPlan, ManyWatch, read_many
 from panda_airflow.client.reaper import FAREWELL, LAST_WORDS, Target, send_reaper
-from panda_airflow.client.task_looks import look_at_many
+from panda_airflow.client.task_looks import look_at_list
 from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan
+from panda_airflow.hooks.assets import publish
 from panda_airflow.hooks.many import settle_many
 from panda_airflow.hooks.result import TaskResult
 from panda_airflow.hooks.step import PandaStep, read_task_id
 from panda_airflow.links.panda import PandaTaskLink
+from panda_airflow.sensors.base import DeferredSensor
 from panda_airflow.triggers.many import PandaManyTasksTrigger
 
 Context = Any
@@ -34,12 +36,15 @@ Given = int | str | dict[str, Any] | XComArg
 """One task as a DAG author gives it: its JediTaskID, its digits, a template, or what a step returned."""
 
 
-class PandaWaitTaskStatusSensor(PandaStep, BaseSensorOperator):
+class PandaWaitTaskStatusSensor(PandaStep, DeferredSensor):
     """Wait until a PanDA task, or each task of a list, has one of the given statuses.
 
     A final status that is not among them fails the sensor. The result is that of an operator which waited for the
     task, or a list of such results in the order given; an empty list succeeds. For a list of more than 100 tasks
     the results hold neither names nor output datasets. A list needs one Airflow task and one trigger.
+
+    The asset events of the outlets tell what those of an operator do. Of a list, an asset alias gets an event for
+    each output dataset of each task, and the one event of an asset tells of the first task.
 
     :param jedi_task_id: JediTaskID, the result of a step, a list of these, or a template that yields one of them.
     :param statuses: statuses that end the wait well.
@@ -50,9 +55,9 @@ class PandaWaitTaskStatusSensor(PandaStep, BaseSensorOperator):
     :param outage: how long the server may be unreachable, in seconds, before the sensor gives up.
     :param cancel_on_kill: kill the PanDA tasks that still run when a person ends the sensor; between two pokes of
         mode ``reschedule`` nobody can.
-    :param cancel_on_timeout: kill these when the timeout passes.
+    :param cancel_on_timeout: kill these when ``timeout`` or ``execution_timeout`` passes.
 
-    ``mode``, ``poke_interval``, ``timeout`` and ``soft_fail`` are those of any sensor.
+    ``mode``, ``poke_interval``, ``timeout``, ``soft_fail`` and ``never_fail`` are those of any sensor.
     """
 
     template_fields: Sequence[str] = ("panda_conn_id", "jedi_task_id")
@@ -83,6 +88,7 @@ class PandaWaitTaskStatusSensor(PandaStep, BaseSensorOperator):
         self.cancel_on_timeout = cancel_on_timeout
         self.monitor_url = ""
         self._target: Target | None = None
+        self._timed_out = False
 
     @cached_property
     def task_ids(self) -> int | list[int]:
@@ -95,42 +101,54 @@ class PandaWaitTaskStatusSensor(PandaStep, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait in the triggerer, or by poking as any sensor does."""
+        _ = self.hook.config  # read before there are tasks to kill: the handler of a signal cannot ask Airflow
         if self.task_ids == []:
             self.log.info("The list of PanDA tasks is empty: there is nothing to wait for.")
             return []
         self._link(self.task_ids)
-        self._target = Target(tuple(self._listed()), until=time.time() + JEDI_PATIENCE)
+        self._aim_at(self._listed())
         if self.deferrable:
             self._defer(context)
         with self._ended_in_time():
             return super().execute(context)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after a deferral, which Airflow itself ends where the trigger fell silent."""
-        if next_method != "__fail__":
-            return super().resume_execution(next_method, next_kwargs, context)
-        self._target = Target(tuple(self._listed()))
+        """Go on after a deferral; a kill that the triggerer was refused is not given up."""
+        _ = self.hook.config  # as in execute
+        self._aim_at(self._listed())
         with self._ended_in_time():
             return super().resume_execution(next_method, next_kwargs, context)
+
+    def _aim_at(self, task_ids: Sequence[int]) -> None:
+        """Know whom to kill, though the server may have to register them first."""
+        self._target = Target(tuple(task_ids), until=time.time() + JEDI_PATIENCE)
 
     @contextmanager
     def _ended_in_time(self) -> Iterator[None]:
         """Kill the PanDA tasks if the sensor runs out of time, where the author wants that."""
         try:
             yield
-        except (AirflowSensorTimeout, AirflowSkipException):
-            if self.cancel_on_timeout and self._target:
-                self.log.warning("%s", send_reaper(self.hook.config, self._target, LAST_WORDS))
+        except (Exception, AirflowTaskTimeout) as end:
+            self._timed_out = self._timed_out or _is_late(end)
+            if self._timed_out and self.cancel_on_timeout and self._target:
+                self._kill(self._target, LAST_WORDS)
+                self._target = None
             raise
 
     def on_kill(self) -> None:
         """Kill the PanDA tasks when this worker is told to stop; see :meth:`PandaTaskOperator.on_kill`."""
-        if self.cancel_on_kill and self._target:
-            self.log.warning("%s", send_reaper(self.hook.config, self._target, FAREWELL))
+        wanted = self.cancel_on_timeout if self._timed_out else self.cancel_on_kill
+        if wanted and self._target:
+            self._kill(self._target, FAREWELL)
+
+    def _kill(self, target: Target, patience: float) -> None:
+        try:
+            self.log.warning("%s", send_reaper(self.hook.config, target, patience))
+        except (OSError, PandaError):  # the sensor ends in any case: say what is left behind
+            self.log.exception("%s may still be running: killing it failed.", target)
 
     def _defer(self, context: Context) -> NoReturn:
-        limit = min(self.timeout, self.execution_timeout.total_seconds()) if self.execution_timeout else self.timeout
-        deadline = context["ti"].start_date.timestamp() + limit
+        deadline = self.deadline(context)
         plan = self._plan(time.time(), deadline)
         self.defer(
             trigger=PandaManyTasksTrigger(self.panda_conn_id, plan.to_json(), cancel_on_kill=self.cancel_on_kill),
@@ -138,13 +156,17 @@ class PandaWaitTaskStatusSensor(PandaStep, BaseSensorOperator):
             timeout=timedelta(seconds=max(0.0, deadline - time.time()) + 2 * self.poke_interval + SLOWEST_LOOK),
         )
 
-    def execute_complete(self, context: Context, event: object) -> TaskResult | list[TaskResult]:  # noqa: ARG002
+    def execute_complete(self, context: Context, event: object) -> TaskResult | list[TaskResult]:
         """Turn the event of the wait into the sensor's result, or raise why there is none."""
         known = read_many(event)
+        late = [task["task_id"] for task in known["tasks"] if task["kind"] == "timeout"]
+        if late:
+            self._timed_out = True
+            self._aim_at(late)
         try:
-            return self._settle(known)
+            return self._settle(context, known)
         except WaitTimeout as timeout:
-            if any(task["kind"] == "timeout" for task in known["tasks"] if task["task_id"] == known["first_bad"]):
+            if known["first_bad"] in late:
                 raise AirflowSensorTimeout(str(timeout)) from timeout
             raise
 
@@ -155,11 +177,11 @@ class PandaWaitTaskStatusSensor(PandaStep, BaseSensorOperator):
         if not before or before["try"] != this_try:
             before = {"try": this_try, "since": time.time(), "seen": {}}
         watch = ManyWatch(self._plan(before["since"], None), **before["seen"])
-        event = watch.judge(self._look(watch.waiting), time.time())
+        event = watch.judge(self._look(watch), time.time())
         if watch.note:
             (self.log.warning if watch.warn else self.log.info)("%s", watch.note)
         if event:
-            return PokeReturnValue(is_done=True, xcom_value=self._settle(event))
+            return PokeReturnValue(is_done=True, xcom_value=self._settle(context, event))
         store.set("panda_watches", before | {"seen": watch.memory()})
         return PokeReturnValue(is_done=False)
 
@@ -180,21 +202,31 @@ class PandaWaitTaskStatusSensor(PandaStep, BaseSensorOperator):
     def _listed(self) -> list[int]:
         return self.task_ids if isinstance(self.task_ids, list) else [self.task_ids]
 
-    def _look(self, task_ids: Sequence[int]) -> object:
+    def _look(self, watch: ManyWatch) -> object:
         try:
-            return look_at_many(self.client, task_ids)
+            return look_at_list(self.client, watch.waiting, watch.plan.each)
         except PandaError as error:
             return error
 
-    def _settle(self, event: ManyEvent) -> TaskResult | list[TaskResult]:
-        """Return the result, in the form in which the tasks were given; link the first that ended badly."""
+    def _settle(self, context: Context, event: ManyEvent) -> TaskResult | list[TaskResult]:
+        """Return and publish the result, in the form of what was given; link the first task that ended badly."""
         self._link(event["first_bad"] or self.task_ids)
         results = settle_many(self.hook, event)
+        for result in results:
+            publish(context, self.outlets, result, self.hook.config.vo)
         return results if isinstance(self.task_ids, list) else results[0]
 
     def _link(self, task: int | list[int]) -> None:
         """Let the step's button lead to a task; a list has no page of its own."""
         self.monitor_url = self.hook.config.task_page(task) if isinstance(task, int) else ""
+
+
+def _is_late(end: BaseException) -> bool:
+    """Whether a sensor ran out of time: ``soft_fail`` makes that a skip, with its cause or without any."""
+    timeouts = (AirflowSensorTimeout, AirflowTaskTimeout)
+    if isinstance(end, AirflowSkipException) and end.__cause__ is None:
+        return True
+    return isinstance(end, timeouts) or isinstance(end.__cause__, timeouts)
 
 
 def _evaluated(value: object) -> object:

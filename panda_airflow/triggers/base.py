@@ -1,4 +1,4 @@
-"""What every trigger does: wait by a plan, in threads for whatever blocks, and yield one event."""
+"""What every trigger does: wait by a plan, in threads for whatever blocks, yield one event, and heed a kill."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+from tenacity import Retrying, stop_after_attempt, wait_fixed
 
 from panda_airflow.client import PandaClient
 from panda_airflow.client.driver import Plan, Step, adrive
 from panda_airflow.hooks.panda import PandaHook
+
+ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+"""States in which Airflow has no use for a task's result any more."""
+
+_kills: set[asyncio.Task[None]] = set()
+"""Kills in progress; the event loop itself keeps only weak references to tasks."""
 
 
 class PandaTrigger(BaseTrigger):
@@ -22,12 +30,17 @@ class PandaTrigger(BaseTrigger):
 
     :param panda_conn_id: Airflow connection.
     :param plan: what to wait for.
+    :param what: names it in messages.
+    :param cancel_on_kill: end it when a person ends the Airflow task while it is deferred. A clear is left to the
+        next try, which knows what it means.
     """
 
-    def __init__(self, panda_conn_id: str, plan: Plan[Any]) -> None:
+    def __init__(self, panda_conn_id: str, plan: Plan[Any], what: str, *, cancel_on_kill: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.panda_conn_id = panda_conn_id
         self._plan = plan
+        self.what = what
+        self.cancel_on_kill = cancel_on_kill
         self._client: PandaClient | None = None
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -46,6 +59,43 @@ class PandaTrigger(BaseTrigger):
             clock=time.time,
             log=self.log,
         )
+
+    async def on_kill(self) -> None:
+        """End what is waited for, unless the trigger has only been moved or the step was cleared, to run again.
+
+        Airflow cancels this coroutine again about a second after it started, hence the shielded task.
+        """
+        if self.cancel_on_kill:
+            kill = asyncio.create_task(self._kill_if_ended_by_person())
+            _kills.add(kill)
+            kill.add_done_callback(_kills.discard)
+            await asyncio.shield(kill)
+
+    async def _kill_if_ended_by_person(self) -> None:
+        try:
+            # Airflow's own database may be busy just when many steps are ended at once.
+            ask = Retrying(stop=stop_after_attempt(5), wait=wait_fixed(1), reraise=True)
+            if await asyncio.to_thread(ask, self._is_still_wanted):
+                self.log.info("The step has not ended; %s is left alone.", self.what)
+                return
+            self.log.warning("%s", await asyncio.to_thread(self._end))
+        except Exception:  # a kill that fails must not fail silently, and nobody awaits this task
+            self.log.exception("%s may still be running: killing it failed.", self.what)
+
+    def _is_still_wanted(self) -> bool:
+        """Whether the Airflow task has not ended: the trigger moved, or a clear left the rest to the next try."""
+        ti = self.task_instance
+        if ti is None:
+            return False
+        states = RuntimeTaskInstance.get_task_states(
+            dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
+        )
+        key = f"{ti.task_id}_{ti.map_index}" if ti.map_index >= 0 else ti.task_id
+        return states.get(ti.run_id, {}).get(key, "removed") not in ENDED
+
+    def _end(self) -> str:
+        """End on the server what is waited for; return what became of it."""
+        raise NotImplementedError
 
     def _connected(self) -> PandaClient:
         if self._client is None:

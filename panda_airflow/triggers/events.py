@@ -19,7 +19,7 @@ from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
-from panda_airflow.client import PandaClient, PandaError, Refused, UsageError
+from panda_airflow.client import PandaClient, PandaError, Refused, ServerError
 from panda_airflow.client.models import TaskInfo
 from panda_airflow.client.report import dialog
 from panda_airflow.client.stream import (
@@ -39,7 +39,7 @@ from panda_airflow.hooks.panda import PandaHook
 log = logging.getLogger(__name__)
 
 MOST_ENDS = 10_000
-"""Ends that one answer may hold; of more the server would leave out any."""
+"""Ends that an answer may hold at first; of more the server leaves out any, and is asked for twice as many."""
 
 GATHERING = 1.0
 """Seconds before the first question, in which all watchers may join that start together."""
@@ -243,17 +243,13 @@ class TaskEnds(SharedStreamProducer):
 
 
 def ask(client: PandaClient, question: Question, filters: str) -> list[TaskInfo]:
-    """Read the tasks that one filter finds.
+    """Read the tasks that one filter finds, all of them.
 
-    :raises PandaError: the server did not answer, or not completely.
+    :raises PandaError: the server did not answer.
     """
-    since = question.since.strftime(TIME_FORMAT)
-    found = client.task.get_tasks_detailed_info_since(since, filters, MOST_ENDS)
-    if len(found) >= MOST_ENDS:
-        raise UsageError(
-            f"more than {MOST_ENDS} PanDA tasks with {filters} have ended since {since}, too many for an answer.",
-            advice="Watch them from a later time on.",
-        )
+    since, number = question.since.strftime(TIME_FORMAT), MOST_ENDS
+    while len(found := client.task.get_tasks_detailed_info_since(since, filters, number)) >= number:
+        number *= 2
     return found
 
 
@@ -288,7 +284,7 @@ def _output_datasets(client: PandaClient, task_id: int) -> list[str]:
     """Read the names of the outputs; they may be missing from an event, the event itself may not."""
     try:
         return client.task.get_details(task_id).output_datasets
-    except Refused as error:
+    except (Refused, ServerError) as error:
         log.warning("The outputs of PanDA task %s cannot be read: %s", task_id, error)
         return []
 

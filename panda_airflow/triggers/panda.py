@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from functools import partial
 from typing import Any
-
-from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-from tenacity import Retrying, stop_after_attempt, wait_fixed
 
 from panda_airflow.client import PandaError, WrongState
 from panda_airflow.client.driver import Step, adrive
@@ -20,12 +16,6 @@ from panda_airflow.client.waiting import WaitPlan
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.triggers.base import PandaTrigger
 from panda_airflow.triggers.metrics import export
-
-ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
-"""States in which Airflow has no use for a task's result any more."""
-
-_kills: set[asyncio.Task[None]] = set()
-"""Kills in progress; the event loop itself keeps only weak references to tasks."""
 
 
 class PandaTaskTrigger(PandaTrigger):
@@ -39,10 +29,8 @@ class PandaTaskTrigger(PandaTrigger):
 
     def __init__(self, panda_conn_id: str, plan: dict[str, Any], *, cancel_on_kill: bool = True) -> None:
         self.plan = WaitPlan.from_json(plan)
-        super().__init__(panda_conn_id, self.plan)
+        super().__init__(panda_conn_id, self.plan, f"PanDA task {self.plan.task_id}", cancel_on_kill=cancel_on_kill)
         self._joined: WaitPlan | ManyPlan = self.plan
-        self.what = f"PanDA task {self.plan.task_id}"
-        self.cancel_on_kill = cancel_on_kill
         self._standing: Mark | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -59,28 +47,6 @@ class PandaTaskTrigger(PandaTrigger):
     async def _ask(self, waiter: Waiter, step: Step) -> object:
         return await waiter.perform(step)
 
-    async def on_kill(self) -> None:
-        """Kill the PanDA task, unless the trigger has only been moved or the step was cleared, to run again.
-
-        Airflow cancels this coroutine again about a second after it started, hence the shielded task.
-        """
-        if self.cancel_on_kill:
-            kill = asyncio.create_task(self._kill_if_ended_by_person())
-            _kills.add(kill)
-            kill.add_done_callback(_kills.discard)
-            await asyncio.shield(kill)
-
-    async def _kill_if_ended_by_person(self) -> None:
-        try:
-            # Airflow's own database may be busy just when many steps are ended at once.
-            ask = Retrying(stop=stop_after_attempt(5), wait=wait_fixed(1), reraise=True)
-            if await asyncio.to_thread(ask, self._is_still_wanted):
-                self.log.info("The step has not ended; %s is left alone.", self.what)
-                return
-            self.log.warning("%s", await asyncio.to_thread(self._end))
-        except Exception:  # a kill that fails must not fail silently, and nobody awaits this task
-            self.log.exception("%s may still be running: killing it failed.", self.what)
-
     def _end(self) -> str:
         """Kill the task; leave to a process what the server refuses to kill before it is registered."""
         left = self._kill()
@@ -88,17 +54,6 @@ class PandaTaskTrigger(PandaTrigger):
             return f"{self.what} was told to stop."
         until = (time.time() if self._standing else self.plan.since) + self.plan.patience
         return send_reaper(self._connected().config, Target(left, mark=self._standing, until=until), FAREWELL)
-
-    def _is_still_wanted(self) -> bool:
-        """Whether the Airflow task has not ended: the trigger moved, or a clear left the rest to the next try."""
-        ti = self.task_instance
-        if ti is None:
-            return False
-        states = RuntimeTaskInstance.get_task_states(
-            dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
-        )
-        key = f"{ti.task_id}_{ti.map_index}" if ti.map_index >= 0 else ti.task_id
-        return states.get(ti.run_id, {}).get(key, "removed") not in ENDED
 
     def _kill(self) -> tuple[int, ...]:
         """Kill the task; return it if that has to be tried again: not registered or retried yet, or out of reach."""

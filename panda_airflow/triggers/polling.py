@@ -11,19 +11,26 @@ from panda_airflow.triggers.base import PandaTrigger
 
 
 class PandaPollTrigger(PandaTrigger):
-    """Waits for what is no task; it only looks, and ends nothing on the server when it is killed.
+    """Waits for what is no task.
 
     :param panda_conn_id: Airflow connection.
     :param plan: a :class:`~panda_airflow.client.polling.PollPlan` as JSON primitives.
+    :param cancel_on_kill: kill the jobs that the plan is about when a person ends the Airflow task while it is
+        deferred.
     """
 
-    def __init__(self, panda_conn_id: str, plan: dict[str, Any]) -> None:
+    def __init__(self, panda_conn_id: str, plan: dict[str, Any], *, cancel_on_kill: bool = False) -> None:
         self.plan = PollPlan(**plan)
-        super().__init__(panda_conn_id, self.plan)
+        super().__init__(panda_conn_id, self.plan, self.plan.what, cancel_on_kill=cancel_on_kill)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Tell what makes an equal trigger elsewhere."""
-        return self._named(plan=self.plan.to_json())
+        return self._named(plan=self.plan.to_json(), cancel_on_kill=self.cancel_on_kill)
 
     def _perform(self, step: Step) -> Finding:  # noqa: ARG002 - such a wait only looks
         return LOOKS[self.plan.look](self._connected(), **self.plan.arguments)
+
+    def _end(self) -> str:
+        """Kill the jobs; those that have ended already are no harm."""
+        self._connected().job.kill(self.plan.arguments["job_ids"])
+        return f"{self.what}: told to stop."

@@ -12,7 +12,8 @@ from panda_airflow.client import PandaError, TaskFailed, UsageError, WaitTimeout
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.operators import base
 from panda_airflow.operators import task as submitting
-from panda_airflow.operators.task import PandaRetryTaskOperator, PandaSubmitTaskOperator
+from panda_airflow.operators.retry import PandaRetryTaskOperator
+from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from tests.airflow.conftest import Memory, Panda, WorkerDied, serve, task, unnamed
 from tests.airflow.test_exactly_once import as_production, impatient, recorded, submit

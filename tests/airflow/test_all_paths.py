@@ -19,7 +19,15 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowException, AirflowRescheduleException, AirflowSensorTimeout, TaskDeferred
 
-from panda_airflow.client import PandaError, TaskAborted, TaskFailed, TaskOutcome, TaskPartlyDone, WaitTimeout
+from panda_airflow.client import (
+    PandaError,
+    ServerAway,
+    TaskAborted,
+    TaskFailed,
+    TaskOutcome,
+    TaskPartlyDone,
+    WaitTimeout,
+)
 from panda_airflow.client.task_retry import TaskRetryPolicy
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
@@ -264,8 +272,8 @@ ENDS: dict[str, tuple[str, str]] = {
     "exhausted": (TaskFailed.__name__, "ended as exhausted"),
     "broken": (TaskFailed.__name__, "ended as broken"),
     "aborted": (TaskAborted.__name__, "ended as aborted"),
-    "outage": (WaitTimeout.__name__, "its last status was running.\nNo look succeeded since TIME"),
-    "outage from the start": (WaitTimeout.__name__, "its last status was unknown.\nNo look succeeded since TIME"),
+    "outage": (ServerAway.__name__, "its last status was running.\nNo look succeeded since TIME"),
+    "outage from the start": (ServerAway.__name__, "its last status was unknown.\nNo look succeeded since TIME"),
     "not PanDA": (TaskOutcome.__name__, "HTTP 404"),
 }
 

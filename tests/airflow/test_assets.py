@@ -14,6 +14,7 @@ from sqlalchemy import select
 from panda_airflow.hooks.assets import dataset_asset, publish, sanitize_uri
 from panda_airflow.hooks.result import TaskResult
 from panda_airflow.operators.task import PandaSubmitTaskOperator
+from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from tests.airflow.conftest import Panda, Run, task, unnamed
 
 Play = Callable[[DAG], Run]
@@ -34,6 +35,15 @@ def events_of(dag_id: str) -> dict[str, dict[str, Any]]:
         return {event.asset.uri: event.extra for event in events}
 
 
+def _told(result: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "jedi_task_id": result["task_id"],
+        "status": result["status"],
+        "output_datasets": result["output_datasets"],
+        "monitor_url": result["monitor_url"],
+    }
+
+
 @pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
 def test_asset_events_tell_what_the_task_made(panda: Panda, play: Play, deferrable: bool) -> None:
     dag_id = f"outlets_{deferrable}"
@@ -46,15 +56,37 @@ def test_asset_events_tell_what_the_task_made(panda: Panda, play: Play, deferrab
             deferrable=deferrable,
         )
     result = play(dag).results["fit"]
-    told = {
-        "jedi_task_id": result["task_id"],
-        "status": "done",
-        "output_datasets": result["output_datasets"],
-        "monitor_url": result["monitor_url"],
-    }
+    told = _told(result)
+    assert told["status"] == "done"
     made = {dataset_asset("wlcg", dataset).uri for dataset in result["output_datasets"]}
     assert made
     assert events_of(dag_id) == dict.fromkeys({"panda://wlcg/higgs.mass"} | made, told)
+
+
+@pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
+def test_asset_events_of_a_sensor_tell_of_each_task(panda: Panda, play: Play, deferrable: bool) -> None:
+    dag_id = f"sensed_outlets_{deferrable}"
+    ids = [
+        panda.client.task.submit(task("echo 125 > mass.txt", name, outputs=["mass.txt"])).task_id
+        for name in ("user.bob.one", "user.bob.two")
+    ]
+    with DAG(dag_id) as dag:
+        for name, given in (("one", ids[0]), ("both", ids)):
+            PandaWaitTaskStatusSensor(
+                task_id=name,
+                jedi_task_id=given,
+                outlets=[Asset(f"panda://wlcg/sensed.{name}"), AssetAlias(f"sensed_{name}_{deferrable}")],
+                poke_interval=0.2,
+                timeout=30,
+                deferrable=deferrable,
+            )
+    run = play(dag)
+    first, second = (_told(result) for result in run.results["both"])
+    assert first == _told(run.results["one"])
+    assert (first["jedi_task_id"], second["jedi_task_id"]) == tuple(ids)
+    made = {dataset_asset("wlcg", name).uri: told for told in (first, second) for name in told["output_datasets"]}
+    assert len(made) >= 2
+    assert events_of(dag_id) == made | {"panda://wlcg/sensed.one": first, "panda://wlcg/sensed.both": first}
 
 
 def test_what_the_author_says_in_an_event_stays() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from panda_airflow.client import NotFound, PermissionDenied, Refused, TaskAborted, UsageError, WaitTimeout, WrongState
 from panda_airflow.devserver import lifecycle, registration, tasks
@@ -23,10 +23,12 @@ from panda_airflow.operators.command import (
     PandaReloadInputOperator,
     PandaResumeTaskOperator,
 )
-from panda_airflow.operators.task import PandaRetryTaskOperator, PandaSubmitTaskOperator
+from panda_airflow.operators.retry import PandaRetryTaskOperator
+from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.policies.retry import PandaRetryPolicy
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from tests.airflow.conftest import Memory, Panda, Run, WorkerDied, connection, fails_once, task, wait_until
+from tests.airflow.test_trigger import event_of
 
 Play = Callable[[DAG], Run]
 both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
@@ -179,6 +181,42 @@ def test_a_command_that_jedi_drops_ends_in_a_timeout_and_is_given_again(
     assert step.execute(memory())["status"] == "paused"
 
 
+@both_ways
+def test_a_command_that_no_retry_gives_again_is_not_said_to_be_dropped(
+    panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    monkeypatch.setitem(lifecycle.STEPS, "aborting", lambda *_: None)
+    task_id = running(panda)
+    options: dict[str, Any] = {"jedi_task_id": task_id, "poll_interval": 0.1, "timeout": 0.5}
+    for number in range(2):
+        with pytest.raises(WaitTimeout, match="A retry of this step looks at the task again") as late:
+            come_to_the_end(PandaKillTaskOperator(task_id="kill", deferrable=deferrable, **options), memory)
+        assert "dropped" not in str(late.value)
+        assert panda.task(task_id).status == "aborting", number
+
+
+def come_to_the_end(step: Any, memory: Memory) -> Any:
+    """Run a step, and resume it if it defers."""
+    try:
+        return step.execute(memory())
+    except TaskDeferred as stopped:
+        return step.execute_complete(memory(), event_of(stopped.trigger))
+
+
+def test_an_increase_that_is_given_at_most_once_is_not_said_to_be_given_again(manager: Panda, memory: Memory) -> None:
+    step = PandaIncreaseAttemptsOperator(
+        task_id="more",
+        jedi_task_id=running(manager),
+        increase=2,
+        wait_for_completion=True,
+        poll_interval=0.1,
+        timeout=0.3,
+    )
+    with pytest.raises(WaitTimeout, match="A retry of this step looks at the task again") as late:
+        step.execute(memory())
+    assert "gives it again" not in str(late.value)
+
+
 def test_without_the_production_role_a_pause_fails_at_once(panda: Panda, play: Play) -> None:
     task_id = running(panda)
     with DAG("refused") as dag:
@@ -282,6 +320,16 @@ def test_attempts_are_increased_once_however_often_the_step_is_tried(
     memory.clear()
     step.execute(memory())
     assert increases == [2, 2]
+
+
+@pytest.mark.parametrize("given", ["None", "", "2.5", "-1", True])
+def test_an_increase_that_is_no_number_is_a_mistake_of_the_author(
+    manager: Panda, memory: Memory, increases: list[int], given: Any
+) -> None:
+    step = PandaIncreaseAttemptsOperator(task_id="more", jedi_task_id=running(manager), increase=given)
+    with pytest.raises(UsageError, match=f"increase must be a number of attempts, not {given!r}"):
+        step.execute(memory())
+    assert increases == []
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

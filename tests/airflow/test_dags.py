@@ -12,7 +12,8 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
 from panda_airflow.client import TaskFailed, WaitTimeout
-from panda_airflow.operators.task import PandaRetryTaskOperator, PandaSubmitTaskOperator
+from panda_airflow.operators.retry import PandaRetryTaskOperator
+from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from tests.airflow.conftest import Panda, Run, fails_once, task, unnamed
 

@@ -22,7 +22,8 @@ from panda_airflow.client import (
     lookup,
 )
 from panda_airflow.devserver.backend import Pace
-from panda_airflow.operators.task import PandaRetryTaskOperator, PandaSubmitTaskOperator
+from panda_airflow.operators.retry import PandaRetryTaskOperator
+from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from tests.airflow.conftest import (
     ATTEMPTS,

@@ -10,17 +10,23 @@ from typing import Any, cast
 import pytest
 from airflow._shared.observability.metrics import stats as shared_stats
 from airflow.observability import stats
+from airflow.sdk import PokeReturnValue
 from airflow.triggers.base import BaseTrigger
 
-from panda_airflow.client import TaskFailed, feed
+from panda_airflow.client import PandaClient, TaskFailed, feed
+from panda_airflow.client.endpoint import Arguments, Endpoint
 from panda_airflow.client.many import ManyPlan
+from panda_airflow.client.models import Envelope
+from panda_airflow.client.status import ACTIVE_STATUSES
+from panda_airflow.client.task_looks import AT_A_TIME
 from panda_airflow.client.task_retry import TaskRetryPolicy
 from panda_airflow.client.waiting import WaitPlan
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.hooks.result import settle
+from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from panda_airflow.triggers.many import PandaManyTasksTrigger
 from panda_airflow.triggers.panda import PandaTaskTrigger
-from tests.airflow.conftest import Panda, task
+from tests.airflow.conftest import Memory, Panda, task
 
 Event = dict[str, Any]
 
@@ -162,3 +168,29 @@ def test_a_feed_tells_airflows_metrics_what_it_does(panda: Panda, told: Told, mo
     assert told.gauges["panda.feed.waiting"][-1] == 0
     assert max(told.gauges["panda.feed.lag"]) < 30
     assert {tuple(tags.items()) for tags in told.tags} == {(("connection", "panda_default"),)}
+
+
+def test_a_poke_at_a_list_asks_once_for_all(panda: Panda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, send = list[str](), PandaClient.send
+
+    def noting(client: PandaClient, endpoint: Endpoint, arguments: Arguments) -> Envelope:
+        asked.append(endpoint.path)
+        return send(client, endpoint, arguments)
+
+    gate = f"until [ -e {tmp_path}/go ]; do sleep 0.1; done"
+    tasks = [task(gate, name=f"user.bob.{number}", jobs=1) for number in range(AT_A_TIME + 1)]
+    ids = [panda.client.task.submit(one).task_id for one in tasks]
+    for task_id in ids:
+        panda.wait(task_id, tuple(ACTIVE_STATUSES - {"registered"}))
+    sensor = PandaWaitTaskStatusSensor(task_id="sense", jedi_task_id=ids, poke_interval=0.1)
+    memory = Memory()
+    monkeypatch.setattr(PandaClient, "send", noting)
+    assert not sensor.poke(memory())
+    assert asked == ["task/get_tasks_modified_since"]
+    (tmp_path / "go").touch()
+    for task_id in ids:
+        panda.wait(task_id, ("done",))
+    told = PandaWaitTaskStatusSensor(task_id="sense", jedi_task_id=ids, poke_interval=0.1).poke(memory())
+    assert isinstance(told, PokeReturnValue)
+    assert told.xcom_value
+    assert [(result["task_id"], result["status"]) for result in told.xcom_value] == [(one, "done") for one in ids]

@@ -8,10 +8,13 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
-from airflow.sdk import Connection
+from airflow.sdk import Connection, RetryAction
+from airflow.sdk.bases.secrets_backend import BaseSecretsBackend
+from airflow.sdk.execution_time import supervisor
 
-from panda_airflow.client import ClientConfig, ConfigError
+from panda_airflow.client import ClientConfig, ConfigError, ConnectionMissing
 from panda_airflow.hooks.panda import PandaHook, config_from_connection
+from panda_airflow.policies.retry import PandaRetryPolicy
 from tests.airflow.conftest import Panda, connection
 
 EXTRA: dict[str, Any] = {
@@ -102,16 +105,47 @@ def test_an_extra_field_that_does_not_exist_is_named() -> None:
         config_from_connection(odd)
 
 
+@pytest.mark.parametrize(
+    ("name", "server"), [("PANDA_URL_SSL", "https://panda.example:25443"), ("PANDA_URL", "http://panda.example:25080")]
+)
 def test_without_the_default_connection_the_environment_of_panda_users_applies(
-    monkeypatch: pytest.MonkeyPatch, database: None
+    monkeypatch: pytest.MonkeyPatch, database: None, name: str, server: str
 ) -> None:
-    monkeypatch.setenv("PANDA_URL_SSL", "https://panda.example:25443/server/panda")
-    assert PandaHook().config.server == "https://panda.example:25443"
+    monkeypatch.setenv(name, f"{server}/server/panda")
+    assert PandaHook().config.server == server
 
 
-def test_another_connection_that_does_not_exist_is_named(database: None) -> None:
-    with pytest.raises(ConfigError, match=r"'panda_nowhere' does not exist.*panda_conn_id"):
+def test_without_the_default_connection_no_server_is_guessed(monkeypatch: pytest.MonkeyPatch, database: None) -> None:
+    monkeypatch.setenv("PANDA_AUTH_VO", "wlcg")
+    with pytest.raises(ConnectionMissing, match=r"'panda_default' does not exist, or cannot be read.*PANDA_URL_SSL"):
+        _ = PandaHook().config
+
+
+def test_another_connection_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch, database: None) -> None:
+    monkeypatch.setenv("PANDA_URL_SSL", "https://panda.example:25443")
+    with pytest.raises(ConnectionMissing, match=r"'panda_nowhere' does not exist.*panda_conn_id"):
         _ = PandaHook("panda_nowhere").config
+
+
+class AwayBackend(BaseSecretsBackend):
+    """Airflow's store of connections while it cannot be read."""
+
+    def get_connection(self, conn_id: str, team_name: str | None = None) -> Any:
+        raise OSError(f"the database is away, and with it {conn_id}")
+
+
+@pytest.mark.parametrize("name", ["panda_default", "panda_pilot"])
+def test_a_connection_that_cannot_be_read_for_a_moment_is_read_by_a_later_try(
+    monkeypatch: pytest.MonkeyPatch, database: None, name: str
+) -> None:
+    monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", '{"conn_type": "panda", "host": "panda.example"}')
+    hook = PandaHook(name)
+    with monkeypatch.context() as trouble:
+        trouble.setattr(supervisor, "ensure_secrets_backend_loaded", lambda: [AwayBackend()])
+        with pytest.raises(ConnectionMissing) as caught:
+            _ = hook.config
+    assert PandaRetryPolicy().evaluate(caught.value, 1, 3).action is RetryAction.DEFAULT
+    assert hook.config.server == "https://panda.example"
 
 
 def test_the_test_button_says_who_we_are(panda: Panda, monkeypatch: pytest.MonkeyPatch) -> None:

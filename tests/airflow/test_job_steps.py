@@ -14,8 +14,18 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
 
-from panda_airflow.client import PandaError, PermissionDenied, TaskFailed, TaskOutcome, UsageError
+from panda_airflow.client import (
+    ClientConfig,
+    PandaClient,
+    PandaError,
+    PermissionDenied,
+    TaskFailed,
+    TaskOutcome,
+    UsageError,
+    WaitTimeout,
+)
 from panda_airflow.client.polling import PollPlan
+from panda_airflow.operators import job as steps
 from panda_airflow.operators.idds import PandaIddsCommandOperator
 from panda_airflow.operators.job import PandaKillJobsOperator, PandaSubmitJobsOperator
 from panda_airflow.sensors.idds import PandaWaitIddsRequestSensor
@@ -23,7 +33,7 @@ from panda_airflow.sensors.job import PandaWaitJobStatusSensor
 from panda_airflow.sensors.server import PandaServerSensor
 from panda_airflow.triggers.polling import PandaPollTrigger
 from tests.airflow.conftest import Memory, Panda, Run, task, wait_until
-from tests.airflow.test_trigger import by_core, by_sdk, event_of
+from tests.airflow.test_trigger import airflow_says, airflow_task, by_core, by_sdk, event_of, kill_by_person
 from tests.recorder import Recorder
 
 Play = Callable[[DAG], Run]
@@ -132,8 +142,9 @@ def test_a_deferred_wait_is_resumed_elsewhere(panda: Panda, memory: Memory, trav
 
 
 def test_a_poll_trigger_that_cannot_connect_says_so_in_its_event() -> None:
-    event = event_of(PandaPollTrigger("panda_nowhere", PollPlan("server", {}, "The server", 0.0).to_json()))
-    assert event["kind"] == "error"
+    impatient = PollPlan("server", {}, "The server", time.time(), poll_interval=0.1, outage=0.0)
+    event = event_of(PandaPollTrigger("panda_nowhere", impatient.to_json()))
+    assert event["kind"] == "outage"
     assert "'panda_nowhere' does not exist" in event["note"]
 
 
@@ -223,6 +234,135 @@ def test_jobs_are_submitted_once(panda: Panda, memory: Memory) -> None:
     assert step.execute(memory()) == {"job_ids": [2]}
 
 
+def sleepers(**more: Any) -> PandaSubmitJobsOperator:
+    """Make a step whose two jobs last longer than any test."""
+    return PandaSubmitJobsOperator(task_id="jobs", jobs=[job("sleep 60")] * 2, poll_interval=0.1, **more)
+
+
+def are_told_to_stop(panda: Panda, job_ids: list[int]) -> bool:
+    """Whether all of the jobs are; it is a failure if only some are."""
+    states = panda.client.job.get_status(job_ids)
+    [told] = {state.command == "tobekilled" or state.status in ("cancelled", "failed") for state in states}
+    return told
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("options", "fate", "killed"),
+    [
+        ({}, "The jobs were told to stop; clear this step to submit others.", True),
+        ({"cancel_on_timeout": False}, "The jobs were left running; a retry of this step waits for them again.", False),
+    ],
+)
+def test_jobs_that_are_late_are_killed_unless_the_author_says_otherwise(
+    panda: Panda, memory: Memory, options: dict[str, Any], fate: str, killed: bool, deferrable: bool
+) -> None:
+    step = sleepers(timeout=0.3, deferrable=deferrable, **options)
+    with pytest.raises(WaitTimeout) as late:
+        come_to_the_end(step, memory)
+    assert (late.value.fate, late.value.hopeless) == (fate, killed)
+    assert str(late.value).endswith(fate)
+    assert are_told_to_stop(panda, [1, 2]) == killed
+
+
+def come_to_the_end(step: PandaSubmitJobsOperator, memory: Memory) -> Any:
+    """Run a step, which another worker resumes if it defers."""
+    try:
+        return step.execute(memory())
+    except TaskDeferred as stopped:
+        return sleepers(cancel_on_timeout=step.cancel_on_timeout).execute_complete(memory(), event_of(stopped.trigger))
+
+
+def test_late_jobs_that_cannot_be_killed_are_told_of(panda: Panda, memory: Memory) -> None:
+    panda.server.faults.inject("garbage", "job/kill", times=99)
+    with pytest.raises(WaitTimeout, match="may still be running: killing them failed"):
+        sleepers(timeout=0.3).execute(memory())
+
+
+def test_jobs_that_cannot_be_looked_at_are_left_to_the_next_try(panda: Panda, memory: Memory) -> None:
+    panda.server.faults.inject("garbage", "job/get_status", times=99)
+    with pytest.raises(WaitTimeout, match=r"looked at for too long[\s\S]*The jobs were left running; a retry of"):
+        sleepers(outage=0).execute(memory())
+    panda.server.faults.clear()
+    assert not are_told_to_stop(panda, [1, 2])
+
+
+def test_jobs_whose_trigger_fell_silent_are_killed(panda: Panda, memory: Memory) -> None:
+    with pytest.raises(TaskDeferred):
+        sleepers(timeout=60, deferrable=True).execute(memory())
+    with pytest.raises(WaitTimeout, match=r"did not report in time\. The jobs were told to stop"):
+        sleepers().resume_execution("__fail__", {"error": "Trigger timeout"}, memory())
+    assert are_told_to_stop(panda, [1, 2])
+
+
+@pytest.mark.parametrize("travel", [by_sdk, by_core])
+@pytest.mark.parametrize(
+    ("state", "options", "killed"),
+    [
+        ("failed", {}, True),
+        ("failed", {"cancel_on_kill": False}, False),
+        ("deferred", {}, False),
+    ],
+)
+def test_a_person_who_ends_a_deferred_step_ends_its_jobs(
+    panda: Panda,
+    memory: Memory,
+    monkeypatch: pytest.MonkeyPatch,
+    travel: Callable[[Any], Any],
+    state: str,
+    options: dict[str, Any],
+    killed: bool,
+) -> None:
+    airflow_says(monkeypatch, state)
+    with pytest.raises(TaskDeferred) as stopped:
+        sleepers(deferrable=True, **options).execute(memory())
+    trigger = travel(stopped.value.trigger)
+    trigger.task_instance = airflow_task()
+    kill_by_person(trigger)
+    assert are_told_to_stop(panda, [1, 2]) == killed
+
+
+def test_a_clear_kills_the_jobs_and_submits_others(panda: Panda, memory: Memory) -> None:
+    step = sleepers(wait_for_completion=False)
+    for _ in range(2):
+        assert step.execute(memory()) == {"job_ids": [1, 2]}
+    assert not are_told_to_stop(panda, [1, 2])
+    memory.clear()
+    assert step.execute(memory()) == {"job_ids": [3, 4]}
+    assert are_told_to_stop(panda, [1, 2])
+    assert not are_told_to_stop(panda, [3, 4])
+
+
+def test_a_clear_submits_no_other_jobs_while_the_old_ones_cannot_be_killed(panda: Panda, memory: Memory) -> None:
+    step = sleepers(wait_for_completion=False)
+    step.execute(memory())
+    memory.clear()
+    panda.server.faults.inject("garbage", "job/kill", times=99)
+    with pytest.raises(PandaError, match="job/kill"):
+        step.execute(memory())
+    panda.server.faults.clear()
+    assert step.execute(memory()) == {"job_ids": [3, 4]}
+    assert are_told_to_stop(panda, [1, 2])
+
+
+def test_a_worker_told_to_stop_kills_its_jobs_within_the_time_it_has(
+    panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[ClientConfig] = []
+
+    def make(config: ClientConfig) -> PandaClient:
+        used.append(config)
+        return PandaClient(config)
+
+    monkeypatch.setattr(steps, "PandaClient", make)
+    step = sleepers(wait_for_completion=False)
+    step.execute(memory())
+    step.on_kill()
+    [config] = used
+    assert config.attempts * (config.connect_timeout + config.read_timeout) < 5
+    assert are_told_to_stop(panda, [1, 2])
+
+
 def test_production_jobs_without_the_role_are_refused(panda: Panda, memory: Memory) -> None:
     with pytest.raises(PandaError, match="missing production"):
         PandaSubmitJobsOperator(task_id="jobs", jobs=[job("true", prodSourceLabel="managed")]).execute(memory())
@@ -288,6 +428,14 @@ def test_a_request_is_waited_for(recorder: Recorder, memory: Memory, request_giv
     step = PandaWaitIddsRequestSensor(task_id="wait", request_id=request_given, poke_interval=0.1, timeout=20)
     assert step.execute(memory()) == {"request_id": 2, "status": "Finished"}
     finish.join()
+
+
+@pytest.mark.parametrize("given", ["None", "", "2.5", "-2", True])
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_request_id_that_is_none_is_a_mistake_of_the_author(memory: Memory, given: Any, deferrable: bool) -> None:
+    step = PandaWaitIddsRequestSensor(task_id="wait", request_id=given, deferrable=deferrable)
+    with pytest.raises(UsageError, match=f"request_id must be the ID of an iDDS request, not {given!r}"):
+        step.execute(memory())
 
 
 def test_a_request_that_failed_fails_its_sensor(recorder: Recorder, memory: Memory) -> None:

@@ -15,7 +15,8 @@ from airflow.sdk import DAG, Asset
 from airflow.sdk.listener import get_listener_manager
 
 from panda_airflow.hooks.lineage import INPUTS, OUTPUTS, dataset, declared_datasets
-from panda_airflow.operators.task import PandaRetryTaskOperator, PandaSubmitTaskOperator
+from panda_airflow.operators.retry import PandaRetryTaskOperator
+from panda_airflow.operators.task import PandaSubmitTaskOperator
 from tests.airflow.conftest import Panda, Run, task, unnamed
 
 Play = Callable[[DAG], Run]

@@ -271,3 +271,38 @@ def test_the_task_of_another_run_is_spared_though_the_trigger_fell_silent(panda:
         resumed.resume_execution("__fail__", {"error": "Trigger timeout"}, memory())
     assert not panda.server.backend.store.rows("SELECT * FROM commands")
     assert panda.task(first).status == "running"
+
+
+NAMED = task("sleep 60", name="user.bob.shared")
+
+
+def submitted_elsewhere(panda: Panda) -> int:
+    """Let another step's task run under the name."""
+    task_id = panda.client.task.submit(NAMED | {"uniqueTaskName": True}).task_id
+    panda.wait(task_id, ("running",))
+    return task_id
+
+
+def test_a_lost_submission_is_not_found_in_a_task_of_other_parameters(panda: Panda, memory: Memory) -> None:
+    task_id = submitted_elsewhere(panda)
+    panda.server.faults.inject("drop_before", "task/submit")
+    with pytest.raises(DuplicateTask, match=r"is another task: ramCount differ"):
+        submit(memory, NAMED | {"ramCount": 4000})
+    assert panda.submitted() == [task_id]
+
+
+@pytest.mark.parametrize("mishap", ["the answer is lost", "the worker dies"])
+def test_a_task_of_another_step_is_never_killed_with_this_one(panda: Panda, memory: Memory, mishap: str) -> None:
+    task_id = submitted_elsewhere(panda)
+    if mishap == "the answer is lost":
+        panda.server.faults.inject("drop_before", "task/submit")
+    else:
+        memory.store.dies_at = (1, "after")
+        with pytest.raises(WorkerDied):
+            submit(memory, NAMED)
+        memory.store.dies_at = None
+    step = step_of(NAMED, wait_for_completion=False)
+    assert step.execute(memory())["task_id"] == task_id
+    step.on_kill()
+    assert not panda.server.backend.store.rows("SELECT * FROM commands")
+    assert panda.submitted() == [task_id]

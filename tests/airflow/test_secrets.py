@@ -34,8 +34,9 @@ from panda_airflow.devserver.backend import Pace
 from panda_airflow.operators.command import PandaKillTaskOperator
 from panda_airflow.operators.file import PandaGetFileOperator, PandaPutFileOperator
 from panda_airflow.operators.idds import PandaIddsCommandOperator
+from panda_airflow.operators.retry import PandaRetryTaskOperator
 from panda_airflow.operators.secret import PandaSetSecretOperator
-from panda_airflow.operators.task import PandaRetryTaskOperator, PandaSubmitTaskOperator
+from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.sensors.server import PandaServerSensor
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from tests.airflow.conftest import PACE, Panda, Run, connection, fails_once, serve, task, unnamed, wait_until

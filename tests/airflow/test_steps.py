@@ -5,16 +5,21 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator
+from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
 import pytest
 from airflow.sdk import BaseOperator, BaseSensorOperator
+from airflow.sdk.bases.operator import TriggerFailureReason
+from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 from airflow.serialization.serialized_objects import OperatorSerialization
 
+from panda_airflow.client import TaskFailed, WaitTimeout
 from panda_airflow.get_provider_info import get_provider_info
 from panda_airflow.hooks.step import PandaStep
 from panda_airflow.policies.retry import PandaRetryPolicy
+from tests.airflow.conftest import Memory, Panda
 
 
 def steps() -> Iterator[type[BaseOperator]]:
@@ -79,6 +84,43 @@ def test_a_step_can_be_written_into_the_database_and_copied(kind: type[BaseOpera
     assert type(copy.deepcopy(step)) is kind
 
 
-@pytest.mark.parametrize("kind", [kind for kind in STEPS if issubclass(kind, BaseSensorOperator)])
+SENSORS = [kind for kind in STEPS if issubclass(kind, BaseSensorOperator)]
+OUTCOME = {"kind": "", "task_id": 1, "status": "failed", "what": "it", "value": None}
+"""An event of any wait."""
+LATE = ("execute_complete", {"event": OUTCOME | {"kind": "timeout"}})
+FAILED = ("execute_complete", {"event": OUTCOME | {"kind": "failed"}})
+SILENT = ("__fail__", {"error": TriggerFailureReason.TRIGGER_TIMEOUT})
+NO_TIME = timedelta(seconds=1)
+
+
+@pytest.mark.parametrize("kind", SENSORS)
+@pytest.mark.parametrize(
+    ("resumed_with", "options", "end"),
+    [
+        (LATE, {"timeout": 1}, AirflowSensorTimeout),
+        (LATE, {"timeout": 1, "execution_timeout": NO_TIME}, AirflowSensorTimeout),
+        (LATE, {"execution_timeout": NO_TIME}, WaitTimeout),
+        (SILENT, {}, AirflowSensorTimeout),
+        (SILENT, {"execution_timeout": NO_TIME}, WaitTimeout),
+        (LATE, {"soft_fail": True}, AirflowSkipException),
+        (FAILED, {"soft_fail": True}, TaskFailed),
+        (FAILED, {"never_fail": True}, AirflowSkipException),
+    ],
+)
+def test_a_deferred_sensor_ends_as_one_that_pokes(
+    panda: Panda,
+    memory: Memory,
+    kind: type[BaseSensorOperator],
+    resumed_with: tuple[str, dict[str, Any]],
+    options: dict[str, Any],
+    end: type[Exception],
+) -> None:
+    context: Any = memory()
+    with pytest.raises(end) as raised:
+        make(kind, **options).resume_execution(*resumed_with, context)
+    assert type(raised.value) is end
+
+
+@pytest.mark.parametrize("kind", SENSORS)
 def test_a_sensor_may_wait_anywhere(kind: type[BaseOperator]) -> None:
     assert make(kind, deferrable=True, mode="reschedule").deferrable is True  # type: ignore[attr-defined]

@@ -28,7 +28,7 @@ from panda_airflow.client.waiting import WaitPlan
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.hooks.result import settle
 from panda_airflow.operators.task import PandaSubmitTaskOperator
-from panda_airflow.triggers import panda as triggers
+from panda_airflow.triggers import base as triggers
 from panda_airflow.triggers.panda import PandaTaskTrigger
 from tests.airflow.conftest import ATTEMPTS, Memory, Panda, fails_once, task, unnamed, wait_until
 
@@ -194,9 +194,10 @@ def test_a_trigger_carries_no_secret(panda: Panda, memory: Memory) -> None:
     assert panda.client.config.token not in repr(deferred(memory, "true").serialize())
 
 
-def test_a_trigger_that_cannot_connect_says_so_in_its_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    event = event_of(PandaTaskTrigger("panda_nowhere", WaitPlan(42, 0.0).to_json()))
-    assert event["kind"] == "error"
+def test_a_trigger_that_cannot_connect_says_so_in_its_event() -> None:
+    impatient = WaitPlan(42, time.time(), poll_interval=0.1, max_poll_interval=0.1, outage=0.0)
+    event = event_of(PandaTaskTrigger("panda_nowhere", impatient.to_json()))
+    assert event["kind"] == "outage"
     assert "'panda_nowhere' does not exist" in event["note"]
 
 
@@ -216,12 +217,16 @@ def attempt_of(panda: Panda, task_id: int) -> int:
 def trigger_for(task_id: int, *, cancel_on_kill: bool = True, **more: Any) -> PandaTaskTrigger:
     plan = WaitPlan(task_id, time.time(), poll_interval=0.1, max_poll_interval=0.1, **more)
     trigger = PandaTaskTrigger("panda_default", plan.to_json(), cancel_on_kill=cancel_on_kill)
-    ti: Any = SimpleNamespace(dag_id="higgs", task_id="fit", run_id="manual__2026", map_index=-1)
-    trigger.task_instance = ti
+    trigger.task_instance = airflow_task()
     return trigger
 
 
-async def run_in_triggerer(trigger: PandaTaskTrigger) -> None:
+def airflow_task() -> Any:
+    """Stand in for the Airflow task that a trigger belongs to."""
+    return SimpleNamespace(dag_id="higgs", task_id="fit", run_id="manual__2026", map_index=-1)
+
+
+async def run_in_triggerer(trigger: triggers.PandaTrigger) -> None:
     """Run a trigger as Airflow's triggerer does, which gives ``on_kill`` until its next loop."""
     try:
         async for _ in trigger.run():
@@ -232,7 +237,7 @@ async def run_in_triggerer(trigger: PandaTaskTrigger) -> None:
         raise
 
 
-def kill_by_person(trigger: PandaTaskTrigger, *, after: float = 0.3) -> None:
+def kill_by_person(trigger: triggers.PandaTrigger, *, after: float = 0.3) -> None:
     """Cancel a running trigger twice, as the triggerer does when a person ends the task."""
 
     async def live() -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from panda_airflow.client import ClientConfig, PandaClient, feed
+import pytest
+
+from panda_airflow.client import ClientConfig, CredentialExpired, PandaClient, feed
 from panda_airflow.client.api.task import TaskApi
 from panda_airflow.client.driver import Plan, adrive
 from panda_airflow.client.endpoint import Arguments, Endpoint
@@ -230,3 +232,60 @@ def test_a_list_of_tasks_ends_as_each_of_them_does(tmp_path: Path) -> None:
     assert [(task["kind"], task["status"]) for task in event["tasks"][:2]] == [("ended", "done"), ("failed", "failed")]
     assert event["tasks"][2]["kind"] == "timeout"
     assert "was told to stop: 1 PanDA task" in event["fate"]
+
+
+class Renewing(Crowd):
+    """The same, whose clients are refused once a newer token is in the connection."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.token = 0
+        self.connections = 0
+        self.trouble: Exception | None = None
+
+    def connect(self) -> PandaClient:
+        if self.trouble:
+            raise self.trouble
+        self.connections += 1
+        token = self.token
+
+        def send(endpoint: Endpoint, arguments: Arguments) -> Envelope:
+            if token != self.token:
+                raise CredentialExpired("the token expired.", endpoint=endpoint.path)
+            return self.send(endpoint, arguments)
+
+        client = SimpleNamespace(config=ClientConfig(), task=TaskApi(SimpleNamespace(send=send)), close=lambda: None)
+        return cast("PandaClient", client)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_wait_that_looks_for_itself_goes_on_with_a_renewed_token(many: bool) -> None:
+    async def life() -> Any:
+        crowd = Renewing(2)
+        each = plan(1, poll_interval=0.1, max_poll_interval=0.1, min_finished=0.5)
+        one = asyncio.create_task(wait(crowd.connect, ManyPlan((1, 2), each) if many else each))
+        await crowd.answers(3)
+        crowd.token, crowd.done = 1, {1, 2}
+        event = await asyncio.wait_for(one, 30)
+        assert crowd.connections == 2
+        return event
+
+    event = asyncio.run(life())
+    assert [told["status"] for told in event["tasks"]] == ["done"] * 2 if many else event["status"] == "done"
+
+
+def test_the_poller_goes_on_after_an_error_that_nobody_foresaw(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(feed, "RESTART", 0.2)
+
+    async def life() -> list[WaitEvent]:
+        crowd = Renewing(3)
+        waits = asyncio.create_task(wait_for_all(crowd.connect, [plan(number) for number in (1, 2, 3)]))
+        await crowd.answers(3)
+        crowd.trouble, crowd.token = RuntimeError("Airflow is away"), 1
+        await until(lambda: "an error that was not foreseen" in caplog.text)
+        crowd.trouble, crowd.done = None, {1, 2, 3}
+        return await waits
+
+    assert outcomes(asyncio.run(life())) == [("ended", "done")] * 3

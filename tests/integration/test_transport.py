@@ -270,14 +270,19 @@ def test_a_server_that_recovers_is_asked_again(clients: Clients, caplog: pytest.
     assert client.config.token not in caplog.text
 
 
-def test_retry_after_has_a_limit_and_the_budget_ends_it(clients: Clients) -> None:
+def test_a_long_retry_after_is_left_to_the_caller(clients: Clients) -> None:
     with serve(reply("", "503 Service Unavailable", Retry_After="86400")) as rude:
         with pytest.raises(ServerError) as caught:
-            clients(rude, attempts=9, retry_budget=0.1).task.get_status(1)
+            clients(rude, attempts=9).task.get_status(1)
         assert caught.value.retry_after == 86400
-        with pytest.raises(ServerError):
-            clients(rude, attempts=2).task.get_status(1)
-    assert clients.slept == [30]
+        assert rude.connections == 1
+    assert clients.slept == []
+
+
+def test_the_budget_ends_the_repetition(clients: Clients) -> None:
+    with serve(reply("", "503 Service Unavailable", Retry_After="20")) as rude, pytest.raises(ServerError):
+        clients(rude, attempts=9, retry_budget=0.1).task.get_status(1)
+    assert clients.slept == []
 
 
 def test_an_expired_token_is_not_sent(clients: Clients) -> None:

@@ -38,7 +38,7 @@ def test_a_trigger_that_moves_to_another_triggerer_leaves_its_task_alone(airflow
     try:
         airflow.wait(lambda: len(triggerers(airflow)) > 1, "the second triggerer")
         [run] = deferred(airflow, panda, "sleep 15", 1)
-        airflow.wait(lambda: owner(airflow, run), "a triggerer to take the trigger")
+        airflow.wait(lambda: "is waited for together" in airflow.log_of(run), "a triggerer to run the trigger")
         first = owner(airflow, run)
         other = next(number for number in triggerers(airflow) if number != first)
         airflow.query(
@@ -48,7 +48,8 @@ def test_a_trigger_that_moves_to_another_triggerer_leaves_its_task_alone(airflow
         )
         assert airflow.finish(run) == ["success"]
         assert [entry.is_done_once for entry in panda.book(run)] == [True], panda.book(run)
-        assert f"PanDA task {panda.book(run)[0].task_id} is left alone" in airflow.log_of(run)
+        spared = f"PanDA task {panda.book(run)[0].task_id} is left alone"
+        airflow.wait(lambda: spared in airflow.log_of(run), "the first triggerer to say so")
     finally:
         airflow.kill("triggerer")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from math import inf
 from pathlib import Path
@@ -17,12 +18,12 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from panda_airflow.client import errors
 from panda_airflow.client.api.task import TaskApi
 from panda_airflow.client.endpoint import Arguments, Endpoint
-from panda_airflow.client.feed import all_but
 from panda_airflow.client.feed_ledger import AUDIT, LONGEST_BACKOFF, LONGEST_TROUBLE, Ledger, Question, Trouble, Waiting
 from panda_airflow.client.feed_link import ask
 from panda_airflow.client.models import Envelope, Mark, TaskInfo, TaskRow
 from panda_airflow.client.session import PandaClient
 from panda_airflow.client.status import FINAL_STATUSES, classify
+from panda_airflow.client.task_retry import TaskRetryPolicy
 from panda_airflow.client.waiting import WaitEvent, WaitPlan, Watch
 from panda_airflow.devserver import tasks
 from panda_airflow.devserver.backend import Backend, Identity, Pace
@@ -89,9 +90,10 @@ class Panda:
 
 class Wait:
     def __init__(self, task_id: int, now: float, mark: Mark | None, *, alone: bool, retried: tuple[str, ...]) -> None:
-        self.plan = WaitPlan(task_id, now, poll_interval=INTERVAL, outage=1e12, mark=mark)
+        retry = TaskRetryPolicy(attempts=1, statuses=retried) if retried else None
+        self.plan = WaitPlan(task_id, now, poll_interval=INTERVAL, outage=1e12, mark=mark, retry=retry)
         self.watch = Watch(self.plan)
-        self.waiting = Waiting(task_id, INTERVAL, alone, frozenset() if alone or mark else all_but(retried))
+        self.waiting = Waiting(task_id, INTERVAL, alone, frozenset() if alone else self.plan.sure)
         self.event: WaitEvent | None = None
         self.over = inf
 
@@ -146,8 +148,8 @@ class Site:
                     self.ledger.forget(wait.waiting)
 
     def _look(self, waiting: Waiting) -> TaskInfo | TaskRow | errors.PandaError:
-        if waiting.row:
-            return waiting.row
+        if row := waiting.take_row():
+            return row
         waiting.news = False
         try:
             self.trouble.check(waiting, self.panda.now)
@@ -315,6 +317,40 @@ def test_while_questions_fail_each_task_is_looked_at_by_itself(site: Site) -> No
     site.panda.move(2, "done")
     site.advance(400)
     assert ended(waits) == [2]
+
+
+def test_one_empty_answer_to_the_audit_costs_no_look(site: Site) -> None:
+    waits = running(site, range(1, 101))
+    site.advance(AUDIT - 3 * INTERVAL)
+    site.lie = True
+    site.advance(4 * INTERVAL)
+    site.lie = False
+    site.advance(3600)
+    assert (site.looks, ended(waits)) == (0, [])
+
+
+def test_who_was_in_a_hurry_leaves_nobody_else_so(site: Site) -> None:
+    running(site, range(1, 3))
+    hasty = Waiting(1, 2.0, sure=frozenset({"done"}))
+    site.ledger.join(hasty, "user", site.panda.now)
+    site.advance(100)
+    site.ledger.forget(hasty)
+    questions = site.questions
+    site.advance(600)
+    assert site.questions <= questions + 11
+
+
+@pytest.mark.parametrize("seconds", [400, 700, 1000, 1300])
+def test_outages_that_are_days_apart_are_not_one(site: Site, seconds: float) -> None:
+    waits = running(site, range(1, 6))
+    for wait in waits:
+        wait.watch.plan = replace(wait.plan, outage=6 * 3600.0)
+    for _ in range(5):
+        site.panda.refuse = {"get_tasks_modified_since": True, "get_detailed_info": True}
+        site.advance(seconds)
+        site.panda.refuse = {}
+        site.advance(86400)
+    assert ended(waits) == []
 
 
 def test_where_the_answers_stay_empty_each_task_is_looked_at_by_itself(site: Site) -> None:

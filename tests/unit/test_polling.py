@@ -92,7 +92,7 @@ def test_what_was_found_is_the_result() -> None:
     [
         ([GOES_ON, FAILED], PLAN, errors.TaskFailed, "PanDA job 1 failed. it broke"),
         ([GOES_ON], replace(PLAN, deadline=SINCE + 50), errors.WaitTimeout, r"did not end in time\. .*it runs"),
-        ([GOES_ON, errors.ServerError("500")], PLAN, errors.WaitTimeout, "could not be looked at for too long.*500"),
+        ([GOES_ON, errors.ServerError("500")], PLAN, errors.ServerAway, "could not be looked at for too long.*500"),
         ([errors.UsageError("bad")], PLAN, errors.TaskOutcome, "cannot be looked at. bad"),
     ],
     ids=["failed", "timeout", "outage", "error"],

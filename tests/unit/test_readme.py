@@ -247,7 +247,7 @@ def test_what_every_task_operator_takes_is_in_the_table() -> None:
 def test_what_other_operators_that_wait_take_is_said() -> None:
     said = re.findall(r"`(\w+)`", README.read_text().partition("other operators that wait take")[2].partition(":")[0])
     others = [step for step in steps() if not issubclass(step, PandaTaskOperator | BaseSensorOperator)]
-    taken = set(named(PandaTaskOperator)) - {"cancel_on_kill"}
+    taken = set(named(PandaTaskOperator)) - {"cancel_on_kill", "cancel_on_timeout"}
     shared = [[name for name in named(step) if name in taken] for step in others]
     assert {frozenset(names) for names in shared} == {frozenset(["panda_conn_id"]), frozenset(["panda_conn_id", *said])}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from airflow.sdk import RetryAction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panda_airflow.client import errors
+from panda_airflow.client import errors, polling, waiting
 from panda_airflow.policies.retry import PandaRetryPolicy
 
 POLICY = PandaRetryPolicy()
@@ -25,6 +26,9 @@ POLICY = PandaRetryPolicy()
         errors.CredentialMissing("no"),
         errors.PermissionDenied("no", endpoint="task/pause"),
         errors.InvalidArgument("no"),
+        errors.DuplicateTask("no", task_id=42),
+        errors.TaskAborted("cannot be retried", status="aborted", hopeless=True),
+        pickle.loads(pickle.dumps(errors.TaskFailed("cannot be retried", hopeless=True))),  # noqa: S301
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -40,6 +44,8 @@ def test_what_only_a_person_can_mend_fails_at_once_and_says_why(error: errors.Pa
         errors.NotDelivered("no"),
         errors.OutcomeUnknown("no"),
         errors.ServerError("no"),
+        errors.NotCarriedOut("no"),
+        errors.ServerAway("no"),
         errors.ConfigError("this is not PanDA but a page", endpoint="task/submit"),
     ],
     ids=lambda error: type(error).__name__,
@@ -48,6 +54,16 @@ def test_an_outage_is_waited_for(error: errors.PandaError) -> None:
     decision = POLICY.evaluate(error, 1, 3)
     assert decision.action is RetryAction.RETRY
     assert decision.retry_delay == timedelta(minutes=15)
+
+
+@pytest.mark.parametrize("kind", ["outage", "timeout"])
+def test_only_an_outage_that_ended_a_wait_is_waited_for_after_it(kind: str) -> None:
+    wanted = RetryAction.RETRY if kind == "outage" else RetryAction.DEFAULT
+    with pytest.raises(errors.WaitTimeout) as of_task:
+        waiting.conclude({"kind": kind, "task_id": 42, "status": "running"})
+    with pytest.raises(errors.WaitTimeout) as of_other:
+        polling.conclude({"kind": kind, "what": "PanDA job 1", "value": None})
+    assert [POLICY.evaluate(caught.value, 1, 3).action for caught in (of_task, of_other)] == [wanted, wanted]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +75,8 @@ def test_an_outage_is_waited_for(error: errors.PandaError) -> None:
         errors.WaitTimeout("no"),
         errors.NotFound("no"),
         errors.WrongState("no"),
-        errors.DuplicateTask("no"),
+        errors.Refused("the server cannot write its log"),
+        errors.ConnectionMissing("no"),
         errors.CredentialExpired("no"),
         KeyError("no"),
         KeyboardInterrupt(),

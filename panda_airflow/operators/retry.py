@@ -1,0 +1,93 @@
+"""The step that retries a PanDA task in place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from panda_airflow.client import TaskAborted, TaskFailed
+from panda_airflow.client.models import Json, Mark
+from panda_airflow.client.report import LOOK_AGAIN
+from panda_airflow.client.status import RETRYABLE_STATUSES, Outcome, classify
+from panda_airflow.client.waiting import WaitEvent, WaitPlan
+from panda_airflow.hooks.step import read_task_id
+from panda_airflow.operators.base import Context, Memory, PandaTaskOperator
+
+QUALIFIERS = (
+    "no_child_retry", "discard_events", "disable_staging_mode", "keep_gshare_priority", "ignore_hard_exhausted",
+)  # fmt: skip
+"""Arguments by which ``task/retry`` is qualified."""
+
+
+class PandaRetryTaskOperator(PandaTaskOperator):
+    """Retry the unsuccessful part of a PanDA task in place and wait for it.
+
+    A task that satisfies the step already is left alone; one that is active is waited for. Each retry of the
+    Airflow task retries the PanDA task once more.
+
+    :param jedi_task_id: JediTaskID, or a template that yields it.
+    :param new_parameters: task parameters to overwrite, for example more memory.
+    :param no_child_retry: leave child tasks alone. This and the next four are those of ``client.task.retry``.
+    :param task_retry: when and how often the PanDA task is retried further; where none of the parameters above is
+        given, it says also when and with which parameters the first retry is made, which else is at once.
+    :param cancel_on_kill: kill the PanDA task when a person ends or clears this step; not by default, since the
+        task belongs to the step that submitted it and a killed task cannot be retried.
+    :param cancel_on_timeout: kill it when the timeout passes or the step gives up; not by default, as above.
+
+    The other parameters are those of :class:`~panda_airflow.operators.base.PandaTaskOperator`.
+    """
+
+    template_fields: Sequence[str] = ("panda_conn_id", "jedi_task_id", "new_parameters")
+    template_fields_renderers = {"new_parameters": "json"}  # noqa: RUF012 - declared so by Airflow
+
+    def __init__(
+        self,
+        *,
+        jedi_task_id: int | str,
+        new_parameters: dict[str, Json] | None = None,
+        no_child_retry: bool = False,
+        discard_events: bool = False,
+        disable_staging_mode: bool = False,
+        keep_gshare_priority: bool = False,
+        ignore_hard_exhausted: bool = False,
+        cancel_on_kill: bool = False,
+        cancel_on_timeout: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(cancel_on_kill=cancel_on_kill, cancel_on_timeout=cancel_on_timeout, **kwargs)
+        self.jedi_task_id = jedi_task_id
+        self.new_parameters = new_parameters
+        given = (no_child_retry, discard_events, disable_staging_mode, keep_gshare_priority, ignore_hard_exhausted)
+        self.qualifiers = {name: True for name, wanted in zip(QUALIFIERS, given, strict=True) if wanted}
+
+    def obtain(self, context: Context) -> WaitPlan:
+        """Retry the task if it ended without satisfying this step, and plan the wait for it."""
+        info = self.registered(read_task_id(self.jedi_task_id))
+        memory = Memory(context, "panda_retry")
+        if info.status in self.accept or not classify(info.status).is_final:
+            self.log.info("PanDA task %s is %s: nothing to retry now.", info.task_id, info.status)
+            first_attempt = (memory.recall() or {"first_attempt": info.attempt_nr})["first_attempt"]
+            return self.plan(context, info.task_id, time.time(), first_attempt=first_attempt)
+        if info.status not in RETRYABLE_STATUSES:
+            error = TaskAborted if classify(info.status) is Outcome.ABORTED else TaskFailed
+            raise error(
+                f"PanDA task {info.task_id} is {info.status} and cannot be retried.",
+                task_id=info.task_id,
+                status=info.status,
+                advice="Submit it anew.",
+                hopeless=True,
+            )
+        by_policy = self.task_retry and info.status in self.task_retry.statuses and self.wait_for_completion
+        if by_policy and not self.new_parameters and not self.qualifiers:
+            return self.plan(context, info.task_id, time.time(), first_attempt=info.attempt_nr)
+        memory.remember({"first_attempt": info.attempt_nr + 1})
+        self.retry_in_place(info, self.new_parameters or {}, **self.qualifiers)
+        return self.plan(context, info.task_id, time.time(), Mark.of(info), info.attempt_nr + 1)
+
+    def retry_note(self, event: WaitEvent) -> str:
+        """Say what a retry of the step does after a wait that ended badly."""
+        if event["kind"] == "failed":
+            can = event["status"] in RETRYABLE_STATUSES
+            return "A retry of this step retries the PanDA task in place." if can else "The task cannot be retried."
+        return LOOK_AGAIN

@@ -1,0 +1,130 @@
+"""A command that JEDI has yet to execute: what it will make of a task counts, not the status that still shows."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import TaskDeferred
+
+from panda_airflow.client import PandaClient, PandaError, TaskFailed, TaskRetryPolicy, WaitTimeout
+from panda_airflow.client.endpoint import Arguments, Endpoint
+from panda_airflow.client.models import Envelope
+from panda_airflow.devserver.backend import Pace
+from panda_airflow.operators import base
+from panda_airflow.operators.retry import PandaRetryTaskOperator
+from panda_airflow.operators.task import PandaSubmitTaskOperator
+from tests.airflow.conftest import Memory, Panda, fails_once, serve, task, unnamed, wait_until
+from tests.airflow.test_exactly_once import impatient, submit
+from tests.airflow.test_trigger import event_of
+
+__all__ = ["impatient"]
+
+SLOW_TO_OBEY = Pace(registration=0.3, cycle=0.1, command=5)
+
+
+def long_at_last(root: Path) -> dict[str, Any]:
+    """Parameters of a task that fails until a file is there, and then runs for long."""
+    return unnamed(task(f"[ -e {root}/second ] && sleep 60; exit 3"))
+
+
+def step_of(parameters: dict[str, Any], **more: Any) -> PandaSubmitTaskOperator:
+    return PandaSubmitTaskOperator(task_id="fit", task_parameters=parameters, **({"poll_interval": 0.1} | more))
+
+
+def played(parameters: dict[str, Any], memory: Memory, **more: Any) -> None:
+    """Run a try to its end, in a worker or deferred."""
+    context = memory()
+    try:
+        step_of(parameters, **more).execute(context)
+    except TaskDeferred as deferral:
+        event = {"event": event_of(deferral.trigger)}
+        step_of(parameters, **more).resume_execution(str(deferral.method_name), event, context)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_deadline_before_the_retry_of_a_step_is_executed_ends_the_task_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: Memory, deferrable: bool
+) -> None:
+    monkeypatch.setattr(base, "LAST_WORDS", 0.5)
+    memory.max_tries = 1
+    with serve(tmp_path / "panda", monkeypatch, pace=SLOW_TO_OBEY) as panda:
+        parameters = long_at_last(tmp_path)
+        with pytest.raises(TaskFailed):
+            submit(memory, parameters, wait=True)
+        (tmp_path / "second").touch()
+        with pytest.raises(WaitTimeout, match="Killing the PanDA task failed"):
+            played(parameters, memory, timeout=1.5, deferrable=deferrable)
+        [task_id] = panda.submitted()
+        wait_until(lambda: panda.task(task_id).status == "aborted", 20)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_deadline_before_the_retry_of_a_wait_is_executed_ends_the_task_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: Memory, deferrable: bool
+) -> None:
+    monkeypatch.setattr(base, "LAST_WORDS", 0.5)
+    memory.max_tries = 0
+    once = TaskRetryPolicy(attempts=1, delay=0)
+    with serve(tmp_path / "panda", monkeypatch, pace=SLOW_TO_OBEY) as panda:
+        failed = threading.Timer(2.5, (tmp_path / "second").touch)
+        failed.start()
+        with pytest.raises(WaitTimeout, match="Killing the PanDA task failed"):
+            played(long_at_last(tmp_path), memory, timeout=3, deferrable=deferrable, task_retry=once)
+        failed.join()
+        [task_id] = panda.submitted()
+        wait_until(lambda: panda.task(task_id).status == "aborted", 20)
+
+
+def test_a_worker_told_to_stop_while_its_retry_is_on_the_way_ends_the_task(
+    panda: Panda, memory: Memory, tmp_path: Path
+) -> None:
+    with pytest.raises(TaskFailed):
+        submit(memory, long_at_last(tmp_path), wait=True)
+    (tmp_path / "second").touch()
+    panda.server.faults.inject("delay", "task/retry", seconds=2)
+    step = step_of(long_at_last(tmp_path))
+
+    def work() -> None:
+        with suppress(PandaError):
+            step.execute(memory())
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    wait_until(lambda: panda.server.faults.recorded)
+    step.on_kill()
+    [task_id] = panda.submitted()
+    wait_until(lambda: panda.task(task_id).status == "aborted", 20)
+    worker.join(30)
+
+
+def test_a_retrying_step_waits_for_a_task_that_is_not_registered_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: Memory
+) -> None:
+    with serve(tmp_path / "panda", monkeypatch, pace=Pace(registration=2, cycle=0.1, command=0.2)) as panda:
+        task_id = panda.client.task.submit(task()).task_id
+        again = PandaRetryTaskOperator(task_id="again", jedi_task_id=task_id, poll_interval=0.1)
+        assert again.execute(memory())["status"] == "done"
+
+
+def test_a_retry_is_qualified_as_the_author_says(
+    panda: Panda, memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent, send = list[Arguments](), PandaClient.send
+
+    def noting(client: PandaClient, endpoint: Endpoint, arguments: Arguments) -> Envelope:
+        if endpoint.path == "task/retry":
+            sent.append(arguments)
+        return send(client, endpoint, arguments)
+
+    task_id = panda.client.task.submit(task(fails_once(tmp_path))).task_id
+    panda.wait(task_id)
+    monkeypatch.setattr(PandaClient, "send", noting)
+    again = PandaRetryTaskOperator(
+        task_id="again", jedi_task_id=task_id, no_child_retry=True, discard_events=True, poll_interval=0.1
+    )
+    assert again.execute(memory())["status"] == "done"
+    assert sent == [{"task_id": task_id, "no_child_retry": True, "discard_events": True}]
