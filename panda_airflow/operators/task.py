@@ -223,7 +223,8 @@ class PandaSubmitTaskOperator(TaskDefinition, PandaTaskOperator):
             self._check_definition(DuplicateTask("the task name was used before.", task_id=before.task_id))
         record = self._written(context, replace(record, mark=Mark.of(before) if before else None))
         if before and not classify(before.status).is_final:
-            record = self._adopt(record, DuplicateTask("the task name is in use.", task_id=before.task_id))
+            adopted = self._adopt(record, DuplicateTask("the task name is in use.", task_id=before.task_id))
+            record = replace(adopted, mark=None)  # no command is pending
         return self._remember(context, record)
 
     def _written(self, context: Context, record: SubmissionRecord) -> SubmissionRecord:

@@ -45,15 +45,26 @@ def test_a_dated_task_whose_id_a_dying_worker_took_along_is_found_and_not_run_ag
 
 
 def test_a_step_follows_its_task_to_the_twin_in_whose_favour_it_was_aborted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: Memory
+) -> None:
+    with serve(tmp_path / "panda", monkeypatch, pace=Pace(registration=2, cycle=0.1, command=0.2)) as panda:
+        as_production(panda, monkeypatch)
+        parameters = task("sleep 2", name="user.bob.twin", taskType="prod")
+        twin = panda.client.task.submit(parameters | {"uniqueTaskName": True}).task_id
+        result = submit(memory, parameters, wait=True)
+        assert (result["task_id"], result["status"]) == (twin, "done")
+        assert len(panda.submitted()) == 2
+
+
+def test_a_production_task_that_is_seen_to_run_gets_no_twin(
     panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_production(panda, monkeypatch)
     parameters = task("sleep 2", name="user.bob.twin", taskType="prod")
-    twin = panda.client.task.submit(parameters | {"uniqueTaskName": True}).task_id
-    panda.wait(twin, ("running",))
-    result = submit(memory, parameters, wait=True)
-    assert (result["task_id"], result["status"]) == (twin, "done")
-    assert len(panda.submitted()) == 2
+    first = panda.client.task.submit(parameters | {"uniqueTaskName": True}).task_id
+    panda.wait(first, ("running",))
+    assert submit(memory, parameters, wait=True)["task_id"] == first
+    assert panda.submitted() == [first]
 
 
 def test_each_retry_is_given_its_time_and_a_stale_status_is_never_the_answer(

@@ -23,7 +23,7 @@ from tests.airflow.test_trigger import event_of
 
 __all__ = ["impatient"]
 
-SLOW_TO_OBEY = Pace(registration=0.3, cycle=0.1, command=5)
+SLOW_TO_OBEY = Pace(registration=0.3, cycle=0.1, command=8)
 
 
 def long_at_last(root: Path) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def test_a_deadline_before_the_retry_of_a_step_is_executed_ends_the_task_all_the
         with pytest.raises(WaitTimeout, match="Killing the PanDA task failed"):
             played(parameters, memory, timeout=1.5, deferrable=deferrable)
         [task_id] = panda.submitted()
-        wait_until(lambda: panda.task(task_id).status == "aborted", 20)
+        wait_until(lambda: panda.task(task_id).status == "aborted", 30)
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
@@ -70,13 +70,13 @@ def test_a_deadline_before_the_retry_of_a_wait_is_executed_ends_the_task_all_the
     memory.max_tries = 0
     once = TaskRetryPolicy(attempts=1, delay=0)
     with serve(tmp_path / "panda", monkeypatch, pace=SLOW_TO_OBEY) as panda:
-        failed = threading.Timer(2.5, (tmp_path / "second").touch)
+        failed = threading.Timer(4.5, (tmp_path / "second").touch)
         failed.start()
         with pytest.raises(WaitTimeout, match="Killing the PanDA task failed"):
-            played(long_at_last(tmp_path), memory, timeout=3, deferrable=deferrable, task_retry=once)
+            played(long_at_last(tmp_path), memory, timeout=5, deferrable=deferrable, task_retry=once)
         failed.join()
         [task_id] = panda.submitted()
-        wait_until(lambda: panda.task(task_id).status == "aborted", 20)
+        wait_until(lambda: panda.task(task_id).status == "aborted", 30)
 
 
 def test_a_worker_told_to_stop_while_its_retry_is_on_the_way_ends_the_task(
@@ -97,7 +97,7 @@ def test_a_worker_told_to_stop_while_its_retry_is_on_the_way_ends_the_task(
     wait_until(lambda: panda.server.faults.recorded)
     step.on_kill()
     [task_id] = panda.submitted()
-    wait_until(lambda: panda.task(task_id).status == "aborted", 20)
+    wait_until(lambda: panda.task(task_id).status == "aborted", 30)
     worker.join(30)
 
 

@@ -289,3 +289,27 @@ def test_the_poller_goes_on_after_an_error_that_nobody_foresaw(
         return await waits
 
     assert outcomes(asyncio.run(life())) == [("ended", "done")] * 3
+
+
+def test_a_feed_tells_of_itself_though_nobody_needs_its_questions(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(feed, "REPORT_INTERVAL", 0.5)
+    caplog.set_level(logging.INFO)
+    reports = list[dict[str, int]]()
+
+    async def life() -> None:
+        crowd = Crowd(2)
+        what = ManyPlan((1, 2), plan(1, poll_interval=0.1, max_poll_interval=0.1, min_finished=0.5))
+        async with feed.join("list", crowd.connect, what, lambda told: reports.append(told.counts())) as waiter:
+            waits = adrive(what, waiter.perform, sleep=waiter.rest, clock=time.time, log=log)
+            one = asyncio.create_task(waits)
+            await until(lambda: len(reports) > 1)
+            crowd.done = {1, 2}
+            await asyncio.wait_for(one, 30)
+
+    asyncio.run(life())
+    assert all(told.get("looks") for told in reports[:2])
+    assert not any(told.get("questions") for told in reports)
+    lines = [record.message for record in caplog.records if record.message.startswith("Status feed of list: 2 waits")]
+    assert 1 < len(lines) <= len(reports)
