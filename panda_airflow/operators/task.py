@@ -248,16 +248,18 @@ class PandaSubmitTaskOperator(TaskDefinition, PandaTaskOperator):
             self.log.warning("%s Looking for the task under its name.", unclear)
             return self._find_or_submit(context, record)
 
-    def _submit_once(self, context: Context, record: SubmissionRecord) -> SubmissionRecord:
+    def _submit_once(self, context: Context, record: SubmissionRecord, *, again: bool = False) -> SubmissionRecord:
         """Submit.
 
+        :param again: an earlier request may have reached the server, whatever becomes of this one.
         :raises DuplicateTask: an active task holds the name already.
         """
         given = {} if self.parent_tid in (None, "") else {"parent_tid": read_task_id(self.parent_tid)}
         try:
             submission = self.client.task.submit(self._parameters(record), **given)
         except NOTHING_DONE:
-            self._remember(context, replace(record, sent=False))
+            if not again:
+                self._remember(context, replace(record, sent=False))
             raise
         self.log.info("PanDA task %s: %s", submission.task_id, submission.message)
         record = replace(record, task_id=submission.task_id, since=time.time())
@@ -313,8 +315,9 @@ class PandaSubmitTaskOperator(TaskDefinition, PandaTaskOperator):
             self._target = None  # a kill by name would end the task of somebody else
             self._check_definition(DuplicateTask("the task name is that of another task.", task_id=holder))
         if holder is None:
+            renewed = replace(record, definition=fingerprint(self.task_parameters))
             try:
-                return self._submit_once(context, replace(record, definition=fingerprint(self.task_parameters)))
+                return self._submit_once(context, renewed, again=True)
             except DuplicateTask as duplicate:
                 holder = duplicate.task_id  # what an earlier request submitted is not shown yet
                 if holder is None:

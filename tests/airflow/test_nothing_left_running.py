@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import TaskDeferralError, TaskDeferred
 
 from panda_airflow.client import (
     DuplicateTask,
+    NotDelivered,
     PandaClient,
     PandaError,
     PermissionDenied,
@@ -22,6 +23,8 @@ from panda_airflow.client import (
     TaskRetryPolicy,
     WaitTimeout,
 )
+from panda_airflow.client.endpoint import Arguments, Endpoint
+from panda_airflow.client.models import Envelope
 from panda_airflow.client.reaper import Target, reap
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.operators import base
@@ -271,6 +274,30 @@ def test_the_task_of_another_run_is_spared_though_the_trigger_fell_silent(panda:
         resumed.resume_execution("__fail__", {"error": "Trigger timeout"}, memory())
     assert not panda.server.backend.store.rows("SELECT * FROM commands")
     assert panda.task(first).status == "running"
+
+
+@pytest.mark.parametrize("path", ["task/submit", "task/get_task_parameters"])
+def test_what_may_have_arrived_stays_so_whatever_the_next_request_meets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: Memory, path: str
+) -> None:
+    """The first answer is lost; the request by which the step wants to find out is not delivered."""
+    send = PandaClient.send
+
+    def failing(client: PandaClient, endpoint: Endpoint, arguments: Arguments) -> Envelope:
+        if panda.server.faults.recorded and endpoint.path == path:
+            raise NotDelivered("the connection was refused.", endpoint=path)
+        return send(client, endpoint, arguments)
+
+    with serve(tmp_path / "panda", monkeypatch, pace=SLOW_TO_REGISTER) as panda:
+        panda.server.faults.inject("drop_after", "task/submit")
+        with monkeypatch.context() as trouble:
+            trouble.setattr(PandaClient, "send", failing)
+            with pytest.raises(NotDelivered):
+                submit(memory, unnamed(task()))
+        [task_id] = panda.submitted()
+        panda.wait(task_id, ("done",))
+        assert submit(memory, unnamed(task()), wait=True)["task_id"] == task_id
+        assert panda.task(task_id).attempt_nr == 0
 
 
 NAMED = task("sleep 60", name="user.bob.shared")
