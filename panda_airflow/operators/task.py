@@ -322,8 +322,6 @@ class PandaSubmitTaskOperator(TaskDefinition, PandaTaskOperator):
                 holder = duplicate.task_id  # what an earlier request submitted is not shown yet
                 if holder is None:
                     raise
-                if not self._has_changed(record):
-                    self._check_definition(duplicate)
         self.log.info("PanDA task %s was submitted under this name before.", holder)
         return self._remember(context, replace(record, task_id=holder))
 
