@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from airflow._shared.logging import structlog as core_logs
 from airflow._shared.secrets_masker import SecretsMasker as CoreMasker
-from airflow.sdk import DAG
+from airflow.sdk import DAG, BaseSensorOperator
 from airflow.sdk import task as python_task
 from airflow.sdk._shared.logging import structlog as sdk_logs
 from airflow.sdk._shared.secrets_masker import SecretsMasker as SdkMasker
@@ -37,9 +37,12 @@ from panda_airflow.operators.idds import PandaIddsCommandOperator
 from panda_airflow.operators.retry import PandaRetryTaskOperator
 from panda_airflow.operators.secret import PandaSetSecretOperator
 from panda_airflow.operators.task import PandaSubmitTaskOperator
+from panda_airflow.operators.workflow import PandaSubmitWorkflowOperator
+from panda_airflow.sensors.idds import PandaWaitIddsRequestSensor
 from panda_airflow.sensors.server import PandaServerSensor
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from tests.airflow.conftest import PACE, Panda, Run, connection, fails_once, serve, task, unnamed, wait_until
+from tests.airflow.test_round_trips import SCENES, STEPS
 
 Play = Callable[[DAG], Run]
 CANARY = "a canary that is meant to be found"
@@ -58,20 +61,20 @@ def unmasked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def panda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Panda]:
-    """A server on which two jobs may hang without holding up the others."""
-    with serve(tmp_path / "panda", monkeypatch, pace=replace(PACE, slots=6)) as running:
+    """A server on which some jobs may hang without holding up the others."""
+    with serve(tmp_path / "panda", monkeypatch, pace=replace(PACE, slots=16)) as running:
         yield running
 
 
 @pytest.fixture
 def secrets(panda: Panda, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Give Airflow connections and variables with secrets in them; name every part that would betray one."""
-    token = panda.server.token("Bob Tester")
+    token = panda.server.token(production=True)
     stale = panda.server.token("Ann Expired", lifetime=-60)
     elsewhere = {"conn_type": "generic", "password": VALUES["password"], "extra": {"key": VALUES["extra"]}}
-    typo = json.loads(connection(panda.server, token, tokn=VALUES["typo"]))
+    typo = json.loads(connection(panda.server, token, tokn=VALUES["typo"], vo="wlcg.production"))
     described = {
-        "PANDA_DEFAULT": connection(panda.server, token),
+        "PANDA_DEFAULT": connection(panda.server, token, vo="wlcg.production"),
         "PANDA_STALE": connection(panda.server, stale),
         "PANDA_REFUSED": connection(panda.server, VALUES["token"]),
         "PANDA_TYPO": json.dumps(typo),
@@ -95,8 +98,8 @@ SHOW = "env | tee env.txt; cat /proc/self/environ >> env.txt"
 """What a job does that tells all it was given."""
 
 ENDS = {
-    "success": "submit server extra kill retry put get from canary",
-    "failed": "fail late stale refused typo idds",
+    "success": "submit server extra kill retry put get from other canary",
+    "failed": "fail late stale refused typo idds request",
     "skipped": "sense",
 }
 """How the steps end, by the first word of their names: secrets are looked for after both."""
@@ -140,6 +143,13 @@ def steps(panda: Panda, folder: Path) -> DAG:
                     task_id=f"{conn}_{name}", panda_conn_id=f"panda_{conn}", poke_interval=0.1, timeout=0.3, **way
                 )
             PandaIddsCommandOperator(task_id=f"idds_{name}", command="get_requests", **way)
+            PandaWaitIddsRequestSensor(task_id=f"request_{name}", request_id=2, outage=0, poke_interval=0.1, **way)
+        for step in others():
+            pace = {"poke_interval": 0.1} if issubclass(step, BaseSensorOperator) else NOW
+            step(task_id=f"other_{step.__name__}", **SCENES[step.__name__](panda), **pace)
+        PandaSubmitWorkflowOperator(
+            task_id="other_workflow", workflow_definition={"workflow_name": "higgs", "nodes": {}}
+        )
         finished = panda.client.task.submit(task(fails_once(folder), name="user.bob.finished")).task_id
         panda.wait(finished)
         PandaRetryTaskOperator(task_id="retry", jedi_task_id=finished, **NOW)
@@ -156,6 +166,12 @@ def steps(panda: Panda, folder: Path) -> DAG:
 
         canary()
     return dag
+
+
+def others() -> list[Any]:
+    """The steps that are not in the DAG in person."""
+    here = {name for name, value in globals().items() if isinstance(value, type)}
+    return [step for step in STEPS if step.__name__ in SCENES.keys() - here]
 
 
 def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
