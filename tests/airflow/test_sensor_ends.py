@@ -94,7 +94,7 @@ def test_an_execution_timeout_may_be_retried_and_ends_what_still_runs(
                 task_id=name,
                 jedi_task_id=jedi_task_id,
                 poke_interval=0.2,
-                execution_timeout=timedelta(seconds=1),
+                execution_timeout=timedelta(seconds=4),
                 deferrable=deferrable,
                 cancel_on_kill=not deferrable,
                 cancel_on_timeout=True,
