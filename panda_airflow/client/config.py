@@ -236,9 +236,9 @@ class ClientConfig:
         """Address of a task's page on the PanDA monitor."""
         return f"{self.monitor_url.rstrip('/')}/task/{task_id}/"
 
-    def job_page(self, panda_id: int) -> str:
-        """Address of a job's page on the PanDA monitor, which leads to its log."""
-        return f"{self.monitor_url.rstrip('/')}/job/{panda_id}/"
+    def log_page(self, panda_id: int) -> str:
+        """Address of a job's log on the PanDA monitor."""
+        return f"{self.monitor_url.rstrip('/')}/filebrowser/?pandaid={panda_id}"
 
     def validate(self) -> None:
         """Refuse what cannot work, before anything is sent.

@@ -34,7 +34,7 @@ def look_at_jobs(client: PandaClient, job_ids: Sequence[int], statuses: Sequence
     told = ", ".join(f"{number} {status}" for status, number in sorted(Counter(found.values()).items()))
     if bad:
         described = [job for job in client.job.get_description_incl_archive(bad) if job]
-        return Finding("failed", "\n".join([f"They are {told}.", *job_errors(described)]))
+        return Finding("failed", "\n".join([f"They are {told}.", *job_errors(described, client.config.log_page)]))
     value = {
         "jobs": {str(job_id): status for job_id, status in found.items()},
         "statuses": dict(Counter(found.values())),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from html import unescape
 
 from panda_airflow.client.envelope import plain_text
-from panda_airflow.client.models import JobInfo, TaskInfo
+from panda_airflow.client.models import JobInfo, TaskDigest, TaskInfo
 from panda_airflow.client.submission import Action, SubmissionRecord, next_action
 
 WORST = 3
@@ -29,33 +29,46 @@ def dialog(text: str) -> str:
     return f"JEDI says: {plain}" if plain else ""
 
 
-def inputs(counts: Mapping[str, int]) -> str:
-    """Tell how many inputs are in which state.
+def job_counts(jobs: Sequence[JobInfo], total: int) -> str:
+    """Tell how many jobs are in which state.
 
-    :param counts: number of input files, or of jobs where the task has no input, by status.
+    :param jobs: the jobs that are known.
+    :param total: number of jobs that the task has had; those that are not known are told as others.
     """
+    counts = Counter(job.status for job in jobs)
+    return _counted("Jobs", counts | Counter(others=total - len(jobs)))
+
+
+def input_counts(digest: TaskDigest) -> str:
+    """Tell how many input files are in which state; nothing of a task without input.
+
+    :param digest: the details of the task.
+    """
+    return _counted("Input files", digest.inputs_by_status) if digest.input_datasets else ""
+
+
+def _counted(what: str, counts: Mapping[str, int]) -> str:
     told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items(), key=lambda item: -item[1]))
-    return f"Input files (jobs, where there is no input): {told}." if told else ""
+    return f"{what}: {told}." if told else ""
 
 
-def job_errors(jobs: Sequence[JobInfo], page: Callable[[int], str] = str) -> list[str]:
-    """Tell the most frequent errors of jobs, one line each, the most frequent first.
+def job_errors(jobs: Sequence[JobInfo], log: Callable[[int], str]) -> list[str]:
+    """Tell the most frequent errors of unsuccessful jobs, one line each, the most frequent first.
 
-    :param jobs: unsuccessful jobs.
-    :param page: address of a job's page, by PandaID.
+    :param jobs: jobs, those that went well are passed over.
+    :param log: address of a job's log, by PandaID.
     """
     kinds: dict[str, list[JobInfo]] = defaultdict(list)
     for job in jobs:
-        if job.errors:
+        if job.errors and job.status != "finished":
             kinds["; ".join(_error(*error) for error in job.errors)].append(job)
     ranked = sorted(kinds.items(), key=lambda kind: -len(kind[1]))
-    return [f"{len(hit)} job(s): {what} ({_where(hit, page)})" for what, hit in ranked[:WORST]]
+    return [f"{len(hit)} job(s): {what} ({_where(hit, log)})" for what, hit in ranked[:WORST]]
 
 
-def _where(jobs: list[JobInfo], page: Callable[[int], str]) -> str:
-    example, link = jobs[0].panda_id, page(jobs[0].panda_id)
-    told = f"PandaID {example}" + (f", {link}" if link != str(example) else "")
-    return f"sites {', '.join(sorted({job.site for job in jobs}))}; for example {told}"
+def _where(jobs: list[JobInfo], log: Callable[[int], str]) -> str:
+    sites, example = ", ".join(sorted({job.site for job in jobs})), jobs[0].panda_id
+    return f"sites {sites}; for example PandaID {example}, log {log(example)}"
 
 
 def _error(component: str, code: int, text: str) -> str:

@@ -28,6 +28,8 @@ _JOBS = (
     "FROM jobs j WHERE jediTaskID = ? ORDER BY PandaID"
 )
 
+_LOG = "SELECT lfn FROM files WHERE PandaID = CAST(? AS INTEGER) AND type = 'log'"
+
 
 @dataclass(frozen=True)
 class Monitor:
@@ -40,12 +42,16 @@ class Monitor:
 
     def routes(self) -> list[Route]:
         """List what this serves."""
-        return [Route("/task/{task_id:int}/", self.task), Route("/job/{panda_id:int}/", self.job)]
+        return [Route("/task/{task_id:int}/", self.task), Route("/filebrowser/", self.log)]
 
-    def job(self, request: Request) -> Response:
-        """Lead to the page of a job's task, where the job is listed with its log."""
-        job = self.backend.store.row("SELECT jediTaskID FROM jobs WHERE PandaID = ?", request.path_params["panda_id"])
-        return RedirectResponse(f"/task/{job['jediTaskID']}/") if job else HTMLResponse("There is no such job.", 404)
+    def log(self, request: Request) -> Response:
+        """Lead to the log of the job whose ``pandaid`` is asked for."""
+        log = self.backend.store.row(_LOG, request.query_params.get("pandaid"))
+        return (
+            RedirectResponse(_cached(log["lfn"]))
+            if log
+            else HTMLResponse("There is no such job, or it has no log.", 404)
+        )
 
     def task(self, request: Request) -> HTMLResponse:
         """Show a task and its jobs; like the monitor, to anybody."""
@@ -56,6 +62,10 @@ class Monitor:
         else:
             body, status = _details(task) + _table(self.backend.store.rows(_JOBS, task_id)), 200
         return HTMLResponse(_PAGE.format(task_id=task_id, body=body), status)
+
+
+def _cached(name: str) -> str:
+    return f"/cache/{quote(name)}"
 
 
 def _details(task: Row) -> str:
@@ -70,7 +80,7 @@ def _table(jobs: list[Row]) -> str:
 
 def _job(job: Row) -> str:
     error = f"{job['pilotErrorCode']}: {job['pilotErrorDiag']}" if job["pilotErrorCode"] else None
-    log = f'<td><a href="/cache/{quote(job["log"])}">log</a></td>' if job["log"] else ""
+    log = f'<td><a href="{_cached(job["log"])}">log</a></td>' if job["log"] else ""
     return _line([job["PandaID"], job["attemptNr"], job["jobStatus"], job["computingSite"], error], log)
 
 

@@ -6,9 +6,12 @@ from typing import TypedDict
 
 from panda_airflow.client import PandaError
 from panda_airflow.client.models import JobInfo, TaskDigest
-from panda_airflow.client.report import inputs, job_errors
+from panda_airflow.client.report import input_counts, job_counts, job_errors
 from panda_airflow.client.waiting import WaitEvent, conclude, read_event, with_details
 from panda_airflow.hooks.panda import PandaHook
+
+MOST_JOBS = 100
+"""Jobs of a task that are all read to explain its failure; of larger tasks only the unsuccessful ones."""
 
 
 class TaskResult(TypedDict):
@@ -65,17 +68,17 @@ def _explanation(hook: PandaHook, event: WaitEvent) -> list[str]:
     """Tell of a bad end what the server knows, unless it could not be reached before."""
     if event["kind"] in ("outage", "error"):
         return []
-    task_id = event["task_id"]
-    jobs = job_errors(_unsuccessful_jobs(hook, task_id), hook.config.job_page)
-    return [inputs(_digest(hook, task_id).inputs_by_status), *jobs]
+    digest = _digest(hook, event["task_id"])
+    jobs = _jobs(hook, event["task_id"], len(digest.job_ids))
+    return [job_counts(jobs, len(digest.job_ids)), input_counts(digest), *job_errors(jobs, hook.config.log_page)]
 
 
-def _unsuccessful_jobs(hook: PandaHook, task_id: int) -> list[JobInfo]:
-    """Read the failed jobs; the explanation of a failure may be missing, the failure itself may not."""
+def _jobs(hook: PandaHook, task_id: int, total: int) -> list[JobInfo]:
+    """Read all jobs of a small task, else the failed ones; they may be missing, the failure itself may not."""
     try:
-        return hook.client.task.get_job_descriptions(task_id, unsuccessful_only=True)
+        return hook.client.task.get_job_descriptions(task_id, unsuccessful_only=not 0 < total <= MOST_JOBS)
     except PandaError as error:
-        hook.log.warning("The failed jobs of PanDA task %s cannot be read: %s", task_id, error)
+        hook.log.warning("The jobs of PanDA task %s cannot be read: %s", task_id, error)
         return []
 
 

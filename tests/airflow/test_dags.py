@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import copy
+import io
 import re
+import tarfile
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
@@ -20,6 +23,11 @@ from tests.airflow.conftest import Panda, Run, fails_once, task, unnamed
 Play = Callable[[DAG], Run]
 both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
 SOON: dict[str, Any] = {"retry_delay": timedelta(0)}
+
+
+def log_at(link: str) -> list[str]:
+    answer = requests.get(link, timeout=10)
+    return tarfile.open(fileobj=io.BytesIO(answer.content)).getnames()
 
 
 @both_ways
@@ -74,9 +82,11 @@ def test_a_failure_explains_itself_in_the_same_words_wherever_the_step_waited(pa
         jobs = "|".join(map(str, panda.client.task.get_job_ids(error.task_id)))
         assert f"PanDA task {error.task_id} ended as failed" in str(error)
         assert "no file was successfully processed" in str(error)
-        assert re.search(rf"2 job\(s\): .*payload exit 7 .*LOCAL_TEST.*PandaID ({jobs}), http\S+/job/\1/\)", str(error))
+        found = re.search(rf"2 job\(s\): .*payload exit 7 .*LOCAL_TEST.*PandaID ({jobs}), log (http\S+)\)", str(error))
+        assert found
+        assert f"tarball_PandaJob_{found[1]}/payload.stderr" in log_at(found[2])
         assert f"{panda.server.url}/task/{error.task_id}/" in str(error)
-    assert len({re.sub(r"(task[ /]|PandaID |job/)\d+", "", str(error)) for error in run.errors.values()}) == 1
+    assert len({re.sub(r"(task[ /]|PandaID |pandaid=)\d+", "", str(error)) for error in run.errors.values()}) == 1
 
 
 def test_sensors_come_to_the_same_result_by_poking_rescheduling_and_deferring(panda: Panda, play: Play) -> None:

@@ -102,7 +102,14 @@ def test_a_failure_travels_with_all_its_words(panda: Panda, memory: Memory) -> N
     event = event_of(by_sdk(deferred(memory, "exit 7")))
     with pytest.raises(TaskFailed) as raised:
         step("exit 7").execute_complete(memory(), event)
-    told = ("ended as failed", "JEDI says: failed since no file was", "Attempts", "2 failed", "payload exit 7", "/job/")
+    told = (
+        "ended as failed",
+        "JEDI says: failed since no file was",
+        "Attempts",
+        "Jobs: 2 failed",
+        "payload exit 7",
+        "log http",
+    )
     lines = str(raised.value).splitlines()
     assert [any(part in line for line in lines) for part in told] == [True] * len(told)
     assert panda.client.config.task_page(event["task_id"]) not in lines[0]

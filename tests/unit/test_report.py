@@ -1,21 +1,26 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panda_airflow.client.models import JobInfo, TaskInfo
+from panda_airflow.client.models import JobInfo, TaskDigest, TaskInfo
 from panda_airflow.client.report import (
     LONGEST_DIALOG,
     WORST,
     attempts,
     dialog,
-    inputs,
+    input_counts,
+    job_counts,
     job_errors,
     submission_retry,
 )
 from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES
 from panda_airflow.client.submission import Action, SubmissionRecord, next_action
+
+LOG = "https://monitor/log/{}".format
 
 
 def job(panda_id: int, site: str, code: int, text: str = "payload exit", component: str = "exe") -> JobInfo:
@@ -36,9 +41,9 @@ def test_the_most_frequent_errors_come_first_with_code_sites_and_an_example() ->
         job(3, "BNL", 3, "no space"),
         job(4, "CERN", 3, "no space"),
     ]
-    assert job_errors(jobs) == [
-        "3 job(s): exe error 3: no space (sites BNL, CERN; for example PandaID 2)",
-        "1 job(s): exe error 7: payload exit (sites CERN; for example PandaID 1)",
+    assert job_errors(jobs, LOG) == [
+        "3 job(s): exe error 3: no space (sites BNL, CERN; for example PandaID 2, log https://monitor/log/2)",
+        "1 job(s): exe error 7: payload exit (sites CERN; for example PandaID 1, log https://monitor/log/1)",
     ]
 
 
@@ -54,26 +59,25 @@ def test_all_components_of_a_job_have_their_say() -> None:
             "exeErrorDiag": "NULL",
         }
     )
-    [line] = job_errors([both])
+    [line] = job_errors([both], LOG)
     assert "pilot error 1305: Failed to execute payload; exe error 3: no text" in line
 
 
 def test_jobs_without_an_error_code_say_nothing() -> None:
-    assert job_errors([JobInfo(1, status="closed")]) == []
+    assert job_errors([JobInfo(1, status="closed")], LOG) == []
+
+
+def test_a_warning_of_a_job_that_went_well_is_no_error() -> None:
+    assert job_errors([replace(job(1, "CERN", 7), status="finished")], LOG) == []
 
 
 @given(st.lists(st.builds(job, st.integers(1), st.sampled_from(["CERN", "BNL"]), st.integers(1, 9)), max_size=30))
 def test_a_report_is_short_whatever_happened(jobs: list[JobInfo]) -> None:
-    lines = job_errors(jobs)
+    lines = job_errors(jobs, LOG)
     counts = [int(line.split(" ")[0]) for line in lines]
     assert len(lines) == min(WORST, len({job.errors[0][1] for job in jobs}))
     assert counts == sorted(counts, reverse=True)
     assert sum(counts) <= len(jobs)
-
-
-def test_an_example_comes_with_its_page() -> None:
-    [line] = job_errors([job(7, "CERN", 1)], "https://monitor/job/{}/".format)
-    assert line.endswith("for example PandaID 7, https://monitor/job/7/)")
 
 
 @pytest.mark.parametrize(
@@ -96,9 +100,21 @@ def test_what_jedi_says_is_one_short_line(said: str) -> None:
     assert len(dialog(said)) <= LONGEST_DIALOG + len("JEDI says: ...")
 
 
-def test_progress_begins_with_the_most() -> None:
-    assert inputs({"finished": 1, "failed": 2}) == "Input files (jobs, where there is no input): 2 failed, 1 finished."
-    assert inputs({}) == ""
+def test_counts_begin_with_the_most() -> None:
+    jobs = [JobInfo(1, status="finished"), JobInfo(2, status="failed"), JobInfo(3, status="failed")]
+    assert job_counts(jobs, 3) == "Jobs: 2 failed, 1 finished."
+    assert input_counts(TaskDigest(in_ds="data23", statistics="finished*1,failed*2")) == (
+        "Input files: 2 failed, 1 finished."
+    )
+
+
+def test_jobs_that_were_not_read_are_counted_as_others() -> None:
+    assert job_counts([JobInfo(2, status="failed")], 500) == "Jobs: 499 others, 1 failed."
+    assert job_counts([], 0) == ""
+
+
+def test_a_task_without_input_has_no_input_files() -> None:
+    assert input_counts(TaskDigest(statistics="finished*1,failed*2")) == ""
 
 
 def test_attempts_are_told_where_they_are_known() -> None:
