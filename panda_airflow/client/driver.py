@@ -6,7 +6,10 @@ Its decisions are pure: it does no I/O and has no clock of its own.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -48,6 +51,7 @@ class Log(Protocol):
 Answer = tuple[object, float]
 """What a step gave (a task, an error, or whatever a command answers) and when, in epoch seconds."""
 
+R = TypeVar("R")
 E_co = TypeVar("E_co", covariant=True)
 
 
@@ -167,6 +171,28 @@ async def adrive(
             answer = error
         wait.answer(answer, clock())
     return wait.event
+
+
+def run_apart(work: Coroutine[Any, Any, R]) -> R:
+    """Run a coroutine in an event loop of another thread, so that a signal handler that raises ends the wait here.
+
+    In an event loop of this thread its exception could be lost in a callback.
+    """
+    began: Future[asyncio.Task[R]] = Future()
+
+    async def run() -> R:
+        task = asyncio.create_task(work)
+        began.set_result(task)
+        return await task
+
+    with ThreadPoolExecutor(1, "panda-wait") as pool:
+        running = pool.submit(asyncio.run, run())
+        try:
+            return running.result()
+        finally:
+            task = began.result()
+            with suppress(RuntimeError):  # the loop is closed
+                task.get_loop().call_soon_threadsafe(task.cancel)
 
 
 def clock(epoch: float | None) -> str:

@@ -59,6 +59,8 @@ async def join(
     connect: Callable[[], PandaClient],
     plan: WaitPlan | ManyPlan,
     report: Callable[[Feed], None] | None = None,
+    *,
+    alone: bool = False,
 ) -> AsyncIterator[Waiter]:
     """Wait for a task, or for many, together with all other waits of the same connection in this event loop.
 
@@ -68,13 +70,14 @@ async def join(
     :param connect: makes the client, in a thread; called once, and again after the server refused the credential.
     :param plan: what to wait for.
     :param report: called once a minute and at the end of a feed, for its counters.
+    :param alone: look at the task as often as the plan says, which costs least where no other wait is to come.
     """
     feeds = _feeds.setdefault(asyncio.get_running_loop(), {})
     feed = feeds.get(key) or feeds.setdefault(key, Feed(str(key), connect, report))
     if isinstance(plan, ManyPlan):
-        waiter: Waiter = ManyWaiter(feed, plan.each, plan.task_ids)
+        waiter: Waiter = ManyWaiter(feed, plan.each, plan.task_ids, alone=alone)
     else:
-        waiter = Waiter(feed, plan, [plan.task_id])
+        waiter = Waiter(feed, plan, [plan.task_id], alone=alone)
     try:
         yield waiter
     finally:
@@ -274,7 +277,8 @@ class Feed:
         if time.monotonic() < self._reported + REPORT_INTERVAL:
             return
         self._reported = time.monotonic()
-        log.info(
+        say = log.info if self._report or self.questions else log.debug  # a wait in a worker reports by itself
+        say(
             "Status feed of %s: %d waits; %d bulk requests, %d looks, %d changes and %d failures so far.",
             self.name, len(self.waiters), self.questions, self.looks, self.changes, self.failures,
         )  # fmt: skip
@@ -287,10 +291,11 @@ class Waiter:
 
     :param plan: what it waits for; the feed tells only of ends, so that a wait for anything else looks for itself.
     :param task_ids: JediTaskIDs.
+    :param alone: whether it looks for itself in any case.
     """
 
-    def __init__(self, feed: Feed, plan: WaitPlan, task_ids: Iterable[int]) -> None:
-        alone, sure = plan.looks_itself, plan.sure
+    def __init__(self, feed: Feed, plan: WaitPlan, task_ids: Iterable[int], *, alone: bool) -> None:
+        alone, sure = alone or plan.looks_itself, plan.sure
         self._feed = feed
         self._deadline = plan.deadline
         self._called: asyncio.Future[None] | None = None

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from airflow.sdk import RetryAction
@@ -15,9 +16,9 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout, TaskDeferralTimeout
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
-from panda_airflow.client import NotFound, PandaError, TaskAborted, TaskOutcome, UsageError, WaitTimeout
-from panda_airflow.client.acts import perform
-from panda_airflow.client.driver import Step, drive
+from panda_airflow.client import NotFound, PandaClient, PandaError, TaskAborted, TaskOutcome, UsageError, WaitTimeout
+from panda_airflow.client.driver import Step, adrive, run_apart
+from panda_airflow.client.feed import Waiter, join
 from panda_airflow.client.lookup import until_registered
 from panda_airflow.client.models import Json, Mark, TaskInfo
 from panda_airflow.client.reaper import FAREWELL, LAST_WORDS, Target, send_reaper
@@ -27,6 +28,7 @@ from panda_airflow.client.task_retry import TaskRetryPolicy
 from panda_airflow.client.waiting import JEDI_PATIENCE, WaitEvent, WaitPlan, read_event
 from panda_airflow.hooks.assets import publish
 from panda_airflow.hooks.lineage import TaskLineage
+from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.hooks.result import TaskResult, settle
 from panda_airflow.links.panda import PandaTaskLink
 from panda_airflow.policies.retry import PandaRetryPolicy
@@ -173,20 +175,26 @@ class PandaTaskOperator(TaskLineage):
                 method_name="execute_complete",
                 timeout=_backstop(plan),
             )
-        event = drive(
-            plan,
-            lambda step: self._perform(plan.task_id, step),
-            sleep=time.sleep,
-            clock=time.time,
-            log=self.log,
-        )
-        return self.execute_complete(context, event)
+        return self.execute_complete(context, run_apart(self._wait(plan)))
 
-    def _perform(self, task_id: int, step: Step) -> object:
+    async def _wait(self, plan: WaitPlan) -> WaitEvent:
+        """Wait with a feed of this process, which looks as often as the plan says and heeds pushed changes."""
+        async with join(self.panda_conn_id, self._connect, plan, alone=True) as waiter:
+            ask = partial(self._perform, waiter)
+            return await adrive(plan, ask, sleep=waiter.rest, clock=time.time, log=self.log)
+
+    def _connect(self) -> PandaClient:
+        """Read the connection anew: during a long wait its credential may have been renewed."""
+        hook = PandaHook(self.panda_conn_id)
+        client = PandaClient(hook.config)
+        self.hook = hook
+        return client
+
+    async def _perform(self, waiter: Waiter, step: Step) -> object:
         """Do what a wait asks for, and know before a retry what a kill has to wait for after it."""
-        if step.act == "retry":
-            self._target = Target((task_id,), mark=self._seen, until=time.time() + JEDI_PATIENCE)
-        answer = perform(self.client, task_id, step)
+        if step.act == "retry" and self._target:
+            self._target = replace(self._target, mark=self._seen, until=time.time() + JEDI_PATIENCE)
+        answer = await waiter.perform(step)
         if isinstance(answer, TaskInfo):
             self._seen = Mark.of(answer)
         return answer

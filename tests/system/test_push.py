@@ -60,17 +60,17 @@ def kill(server: DevServer, broker: Broker, task_id: int) -> None:
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+@pytest.mark.parametrize("way", ["one", "many", "alone"])
 def test_a_pushed_end_is_noticed_long_before_the_next_poll(
-    broker: Broker, server: DevServer, *, many: bool, tls: bool
+    broker: Broker, server: DevServer, way: str, *, tls: bool
 ) -> None:
     async def life() -> Any:
         gate = server.root / "go"
         task_id = submit(server, "good", f"until [ -e {gate} ]; do sleep 0.1; done")
         await until(lambda: status(server, task_id) == "running")
         each = plan(task_id, **SLOW)
-        what = ManyPlan((task_id,), each) if many else each
-        waits = asyncio.create_task(wait(connector(server, broker, tls=tls), what))
+        what = ManyPlan((task_id,), each) if way == "many" else each
+        waits = asyncio.create_task(wait(connector(server, broker, tls=tls), what, alone=way == "alone"))
         await listening()
         gate.touch()
         await until(lambda: status(server, task_id) == "done")
@@ -78,7 +78,7 @@ def test_a_pushed_end_is_noticed_long_before_the_next_poll(
         return await asyncio.wait_for(waits, LIMIT)
 
     event = asyncio.run(life())
-    (one,) = event["tasks"] if many else [event]
+    (one,) = event["tasks"] if way == "many" else [event]
     assert (one["kind"], one["status"]) == ("ended", "done")
 
 
