@@ -16,12 +16,13 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from math import inf
-from typing import TypeVar
+from typing import Self, TypeVar
 from weakref import WeakKeyDictionary
 
 from panda_airflow.client import acts
@@ -45,6 +46,7 @@ MANY_LOOKS = 1000
 """Looks after which a wait for many tells the feed what it saw, before that is old."""
 
 ROWS_AT_ONCE = 500
+ENTRIES_AT_ONCE = 1000
 WAKES_AT_ONCE = 50
 REPORT_INTERVAL = 60.0
 RESTART = 10.0
@@ -53,38 +55,29 @@ _KEPT = frozenset({"taskType"})
 """What a wait reads in the raw data of a look: whether its task may be retried with new parameters."""
 
 
-@asynccontextmanager
-async def join(
-    key: Hashable,
+def join(
+    name: str,
     connect: Callable[[], PandaClient],
     plan: WaitPlan | ManyPlan,
     report: Callable[[Feed], None] | None = None,
     *,
     alone: bool = False,
-) -> AsyncIterator[Waiter]:
+) -> Waiter:
     """Wait for a task, or for many, together with all other waits of the same connection in this event loop.
 
     The feed begins with its first wait and ends with the last.
 
-    :param key: the connection, such as its ID.
+    :param name: of the connection.
     :param connect: makes the client, in a thread; called once, and again after the server refused the credential.
     :param plan: what to wait for.
     :param report: called once a minute and at the end of a feed, for its counters.
     :param alone: look at the task as often as the plan says, which costs least where no other wait is to come.
     """
     feeds = _feeds.setdefault(asyncio.get_running_loop(), {})
-    feed = feeds.get(key) or feeds.setdefault(key, Feed(str(key), connect, report))
+    feed = feeds.get(name) or feeds.setdefault(name, Feed(name, connect, report))
     if isinstance(plan, ManyPlan):
-        waiter: Waiter = ManyWaiter(feed, plan.each, plan.task_ids, alone=alone)
-    else:
-        waiter = Waiter(feed, plan, [plan.task_id], alone=alone)
-    try:
-        yield waiter
-    finally:
-        waiter.leave()
-        if not feed.waiters:
-            del feeds[key]
-            feed.close()
+        return ManyWaiter(feed, plan.each, plan.task_ids, alone=alone)
+    return Waiter(feed, plan, (plan.task_id,), alone=alone)
 
 
 def feeds() -> list[Feed]:
@@ -200,6 +193,7 @@ class Feed:
 
     def close(self) -> None:
         """Stop asking and close the client, in its thread."""
+        del _feeds[asyncio.get_running_loop()][self.name]
         if self._poller:
             self._poller.cancel()
         self._link.close()
@@ -297,12 +291,29 @@ class Waiter:
     def __init__(self, feed: Feed, plan: WaitPlan, task_ids: Iterable[int], *, alone: bool) -> None:
         alone, sure = alone or plan.looks_itself, plan.sure
         self._feed = feed
+        self._label = plan.label
         self._deadline = plan.deadline
         self._called: asyncio.Future[None] | None = None
         self.waiting = {task_id: Waiting(task_id, plan.poll_interval, alone, sure) for task_id in task_ids}
-        for waiting in self.waiting.values():
-            feed.waiters[waiting] = self
-            feed.enter(waiting, plan.label)
+
+    async def __aenter__(self) -> Self:
+        """Begin, in portions."""
+        try:
+            for number, waiting in enumerate(self.waiting.values(), 1):
+                self._feed.waiters[waiting] = self
+                self._feed.enter(waiting, self._label)
+                if number % ENTRIES_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Wait no more; with the last wait the feed ends."""
+        self.leave()
+        if not self._feed.waiters:
+            self._feed.close()
 
     def wake(self) -> None:
         """Have the wait ask again how long to rest."""
@@ -332,7 +343,7 @@ class Waiter:
             await self._rest()
             return waiting.take_row() or await self._feed.look(waiting)
         waiting.sure = frozenset()  # until the command is executed, a row may tell of the end before it
-        return await self._feed.run(lambda client: acts.perform(client, waiting.task_id, step))
+        return await self._feed.run(partial(acts.perform, task_id=waiting.task_id, step=step))
 
     async def _rest(self) -> None:
         """Pause until there is news of a task, its own look is due, or the deadline has come."""
@@ -385,4 +396,4 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
 
 
-_feeds: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Feed]] = WeakKeyDictionary()
+_feeds: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Feed]] = WeakKeyDictionary()

@@ -79,24 +79,20 @@ class ManyWatch:
         over: Mapping[str, list[int]] | None = None,
         waiting: Mapping[str, list[int]] | None = None,
     ) -> None:
-        memories = dict(_ungrouped(waiting or {}))
         self.plan = plan
         self.first_bad = first_bad
         self._over = {
             task_id: cast("WaitEvent", told | {"task_id": task_id}) for task_id, told in _ungrouped(over or {})
         }
-        self._watches = {
-            task_id: Watch(replace(plan.each, task_id=task_id), **memories.get(task_id, {}))
-            for task_id in plan.task_ids
-            if task_id not in self._over
-        }
+        self._waiting = {task_id: None for task_id in plan.task_ids if task_id not in self._over}
+        self._watches = {task_id: self._new_watch(task_id, memory) for task_id, memory in _ungrouped(waiting or {})}
         self.note = ""
         self.warn = False
 
     @property
     def waiting(self) -> tuple[int, ...]:
         """The tasks that are still waited for."""
-        return tuple(self._watches)
+        return tuple(self._waiting)
 
     def memory(self) -> dict[str, Any]:
         """Tell in JSON primitives what a successor needs as its keyword arguments."""
@@ -109,29 +105,38 @@ class ManyWatch:
 
         :param seen: a task or an error by task ID, for those of which there is news, or one error for all that wait.
         """
-        looks = dict.fromkeys(self._watches, seen) if isinstance(seen, errors.PandaError) else seen
+        looks = dict.fromkeys(self._waiting, seen) if isinstance(seen, errors.PandaError) else seen
         if not isinstance(looks, Mapping):
             raise TypeError(f"a look at many tasks gave neither tasks nor an error: {seen!r:.200}")
-        judged = [(self._watches[task_id], look) for task_id, look in looks.items() if task_id in self._watches]
+        judged = [(self._watch(task_id), look) for task_id, look in looks.items() if task_id in self._waiting]
         ended = [event for watch, look in judged if (event := watch.judge(look, now))]
         for event in ended:
             self._end(event)
         self._tell(ended)
-        return self.event() if not self._watches or (self.plan.fail_fast and self.first_bad) else None
+        return self.event() if not self._waiting or (self.plan.fail_fast and self.first_bad) else None
 
     def delay(self, now: float) -> float:
         """Seconds until the next look; see :func:`~panda_airflow.client.driver.pause`."""
-        return next(iter(self._watches.values())).delay(now)
+        return self._watch(next(iter(self._waiting))).delay(now)
 
     def event(self, fate: str = "") -> ManyEvent:
         """Tell how the waits ended that are over; see :class:`ManyEvent`."""
         over = [self._over[task_id] for task_id in self.plan.task_ids if task_id in self._over]
         return {"total": len(self.plan.task_ids), "tasks": over, "first_bad": self.first_bad, "fate": fate}
 
+    def _watch(self, task_id: int) -> Watch:
+        """Return the watch of a task that is waited for, made once there is something to judge."""
+        if task_id not in self._watches:
+            self._watches[task_id] = self._new_watch(task_id, {})
+        return self._watches[task_id]
+
+    def _new_watch(self, task_id: int, memory: dict[str, Any]) -> Watch:
+        return Watch(replace(self.plan.each, task_id=task_id), **memory)
+
     def _end(self, event: WaitEvent) -> None:
         """Stop waiting for a task; leave out of its event what would make that of thousands of tasks large."""
         task_id = event["task_id"]
-        del self._watches[task_id]
+        del self._waiting[task_id], self._watches[task_id]
         if event["kind"] != "ended" and not self.first_bad:
             self.first_bad = task_id
         words = set() if task_id == self.first_bad else _WORDS
@@ -150,7 +155,7 @@ class ManyWatch:
         told = f"{len(over)} of {total} PanDA tasks have ended{_counted(event['status'] for event in over.values())}"
         waits = _counted(watch.status for watch in self._watches.values())
         trouble = f" Trouble with {len(troubled)} of them, such as: {troubled[0].note}" if troubled else ""
-        return f"{told}; waiting for {len(self._watches)}{waits}.{trouble}"
+        return f"{told}; waiting for {len(self._waiting)}{waits}.{trouble}"
 
 
 def many_flow(plan: ManyPlan) -> Generator[Step, Answer, ManyEvent]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from panda_airflow.client import PandaError, WrongState
@@ -31,9 +32,12 @@ class PandaManyTasksTrigger(PandaTaskTrigger):
         """Tell what makes an equal trigger elsewhere."""
         return self._named(plan=self.tasks.to_json(), cancel_on_kill=self.cancel_on_kill)
 
-    async def _ask(self, waiter: Waiter, step: Step) -> object:
-        self._waiting = step.task_ids or self._waiting
-        return await super()._ask(waiter, step)
+    def _asking(self, waiter: Waiter) -> Callable[[Step], Awaitable[object]]:
+        async def ask(step: Step) -> object:
+            self._waiting = step.task_ids or self._waiting
+            return await waiter.perform(step)
+
+        return ask
 
     def _kill(self) -> tuple[int, ...]:
         """Kill the tasks; return those that may not be registered yet, or all if the server is away."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from panda_airflow.client import PandaError, WrongState
+from panda_airflow.client import PandaClient, PandaError, WrongState
 from panda_airflow.client.driver import Step, adrive
 from panda_airflow.client.feed import Waiter, join
 from panda_airflow.client.many import ManyPlan
@@ -38,14 +39,13 @@ class PandaTaskTrigger(PandaTrigger):
         return self._named(plan=self.plan.to_json(), cancel_on_kill=self.cancel_on_kill)
 
     async def _wait(self) -> Any:
-        conn_id = self.panda_conn_id
-        self.log.info("%s is waited for together with all others of the connection %s.", self.what, conn_id)
-        async with join(conn_id, lambda: PandaHook(conn_id).client, self._joined, export) as waiter:
-            ask = partial(self._ask, waiter)
-            return await adrive(self._plan, ask, sleep=waiter.rest, clock=time.time, log=self.log)
+        name = self.panda_conn_id
+        self.log.info("%s is waited for together with all others of the connection %s.", self.what, name)
+        async with join(name, partial(_connect, name), self._joined, export) as waiter:
+            return await adrive(self._plan, self._asking(waiter), sleep=waiter.rest, clock=time.time, log=self.log)
 
-    async def _ask(self, waiter: Waiter, step: Step) -> object:
-        return await waiter.perform(step)
+    def _asking(self, waiter: Waiter) -> Callable[[Step], Awaitable[object]]:
+        return waiter.perform
 
     def _end(self) -> str:
         """Kill the task; leave to a process what the server refuses to kill before it is registered."""
@@ -69,3 +69,7 @@ class PandaTaskTrigger(PandaTrigger):
             self.log.warning("Killing %s: %s", self.what, error)
             return (self.plan.task_id,)
         return ()
+
+
+def _connect(panda_conn_id: str) -> PandaClient:
+    return PandaHook(panda_conn_id).client
