@@ -83,6 +83,7 @@ def results(root: Path, number: int, minutes: float) -> Iterator[Result]:
     yield run(root, "polls", number, minutes)
     yield run(root, "triggers", number, minutes)
     yield run(root, "tuned", number, minutes)
+    yield run(root, "list", number, minutes)
     yield run(root, "feed", number * 10, minutes)
 
 
@@ -90,12 +91,13 @@ def figures(found: list[Result]) -> Iterator[Figure]:
     """What the trigger of this project is held to."""
     of = {(one.way, one.number): one for one in found}
     number = max(one.number for one in found if one.way == "triggers")
-    ours, tuned, polls, idle = (of[way, number] for way in ("triggers", "tuned", "polls", "idle"))
+    ours, tuned, listed, polls, idle = (of[way, number] for way in ("triggers", "tuned", "list", "polls", "idle"))
     few, sessions = (of[way, number // 10] for way in ("triggers", "sessions"))
     fewest = next(one for one in found if one.way == "triggers")
     yield Figure(f"{number:,} waits: requests, % of the poll loops'", 100 * ours.asked / polls.asked, 1.0)
     yield Figure("CPU time, % of the poll loops'", 100 * ours.cpu / polls.cpu, 10.0)
     yield Figure("CPU time with full garbage collections rare, %", 100 * tuned.cpu / polls.cpu, 10.0)
+    yield Figure("CPU time of one wait for the list of all, %", 100 * listed.cpu / polls.cpu, 10.0)
     yield Figure(f"{number // 10:,} waits: CPU, % of loops with a session each", 100 * few.cpu / sessions.cpu, 10.0)
     yield Figure("end to event, 99th percentile, s", ours.quantile(0.99), 65.0)
     yield Figure("memory per wait beyond Airflow's own, kB", (ours.memory - idle.memory) / 1000, 15.0)

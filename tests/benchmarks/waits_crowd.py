@@ -26,8 +26,10 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from panda_airflow.client import PandaClient, feed
 from panda_airflow.client.driver import adrive
+from panda_airflow.client.many import ManyPlan
 from panda_airflow.client.status import FINAL_STATUSES
 from panda_airflow.client.waiting import WaitPlan
+from panda_airflow.triggers.many import PandaManyTasksTrigger
 from panda_airflow.triggers.panda import PandaTaskTrigger
 from tests.benchmarks.waits_script import Script
 
@@ -67,6 +69,13 @@ async def with_rare_collections(script: Script) -> AsyncIterator[Wait]:
     gc.set_threshold(700, 10, 1000)
     async with with_triggers(script) as wait:
         yield wait
+
+
+@asynccontextmanager
+async def with_list(script: Script) -> AsyncIterator[Wait]:
+    """One trigger of this project for all tasks, of which only the last end is told as an event."""
+    stored = ManyPlan(tuple(script.task_ids), plan(script, 0), fail_fast=False).to_json()
+    yield lambda _: event_of(PandaManyTasksTrigger("panda_default", stored))
 
 
 @asynccontextmanager
@@ -162,6 +171,7 @@ async def with_nothing(script: Script) -> AsyncIterator[Wait]:
 WAYS: dict[str, Callable[[Script], AbstractAsyncContextManager[Wait]]] = {
     "triggers": with_triggers,
     "tuned": with_rare_collections,
+    "list": with_list,
     "feed": with_feed,
     "polls": with_polls,
     "sessions": with_sessions,
@@ -172,20 +182,22 @@ WAYS: dict[str, Callable[[Script], AbstractAsyncContextManager[Wait]]] = {
 class Crowd:
     """Those who wait.
 
+    :param members: of whom each waits for the task of its number, or the only one for all.
     :ivar begun: when each wait began, in epoch seconds.
     :ivar told: when each end was told.
     """
 
-    def __init__(self, script: Script, wait: Wait) -> None:
+    def __init__(self, script: Script, wait: Wait, members: range) -> None:
         self.begun: dict[int, float] = {}
         self.told: dict[int, float] = {}
         self._script = script
         self._wait = wait
+        self._members = members
         self._waits: list[asyncio.Task[None]] = []
 
     async def begin(self) -> None:
         """Begin all waits, some at a time."""
-        for task_id in self._script.task_ids:
+        for task_id in self._members:
             if (task_id - self._script.task_ids[0]) % AT_ONCE == 0:
                 await until(self._script.starts(task_id))
             self._waits.append(asyncio.create_task(self._one(task_id)))
@@ -266,7 +278,7 @@ def resident() -> int:
 async def live(way: str, script: Script, blocks: Blocks) -> None:
     """Wait as the script has it, and report."""
     async with WAYS[way](script) as wait:
-        crowd = Crowd(script, wait)
+        crowd = Crowd(script, wait, script.task_ids[:1] if way == "list" else script.task_ids)
         memory, cpu = resident(), time.process_time()
         await crowd.begin()
         await until(script.began + min(2, script.minutes) * script.minute)

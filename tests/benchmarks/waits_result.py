@@ -8,6 +8,7 @@ from dataclasses import dataclass
 NAMES = {
     "triggers": "PandaTaskTrigger",
     "tuned": "the same, full GC rare",
+    "list": "one PandaManyTasksTrigger",
     "feed": "status feed without Airflow",
     "polls": "one poll loop per trigger",
     "sessions": "the same, a session each",
