@@ -30,13 +30,13 @@ def dialog(text: str) -> str:
 
 
 def job_counts(jobs: Sequence[JobInfo], total: int) -> str:
-    """Tell how many jobs are in which state.
+    """Tell how many jobs are in which state; an attempt at a job is a job by itself.
 
     :param jobs: the jobs that are known.
     :param total: number of jobs that the task has had; those that are not known are told as others.
     """
     counts = Counter(job.status for job in jobs)
-    return _counted("Jobs", counts | Counter(others=total - len(jobs)))
+    return _counted("Jobs, each attempt counted", counts | Counter(others=total - len(jobs)))
 
 
 def input_counts(digest: TaskDigest) -> str:
@@ -67,7 +67,7 @@ def job_errors(jobs: Sequence[JobInfo], log: Callable[[int], str]) -> list[str]:
 
 
 def _where(jobs: list[JobInfo], log: Callable[[int], str]) -> str:
-    sites, example = ", ".join(sorted({job.site for job in jobs})), jobs[0].panda_id
+    sites, example = ", ".join(sorted({job.site for job in jobs})), max(job.panda_id for job in jobs)
     return f"sites {sites}; for example PandaID {example}, log {log(example)}"
 
 

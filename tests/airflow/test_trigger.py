@@ -106,7 +106,7 @@ def test_a_failure_travels_with_all_its_words(panda: Panda, memory: Memory) -> N
         "ended as failed",
         "JEDI says: failed since no file was",
         "Attempts",
-        "Jobs: 2 failed",
+        "Jobs, each attempt counted: 2 failed",
         "payload exit 7",
         "log http",
     )

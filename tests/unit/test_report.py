@@ -42,7 +42,7 @@ def test_the_most_frequent_errors_come_first_with_code_sites_and_an_example() ->
         job(4, "CERN", 3, "no space"),
     ]
     assert job_errors(jobs, LOG) == [
-        "3 job(s): exe error 3: no space (sites BNL, CERN; for example PandaID 2, log https://monitor/log/2)",
+        "3 job(s): exe error 3: no space (sites BNL, CERN; for example PandaID 4, log https://monitor/log/4)",
         "1 job(s): exe error 7: payload exit (sites CERN; for example PandaID 1, log https://monitor/log/1)",
     ]
 
@@ -102,14 +102,14 @@ def test_what_jedi_says_is_one_short_line(said: str) -> None:
 
 def test_counts_begin_with_the_most() -> None:
     jobs = [JobInfo(1, status="finished"), JobInfo(2, status="failed"), JobInfo(3, status="failed")]
-    assert job_counts(jobs, 3) == "Jobs: 2 failed, 1 finished."
+    assert job_counts(jobs, 3) == "Jobs, each attempt counted: 2 failed, 1 finished."
     assert input_counts(TaskDigest(in_ds="data23", statistics="finished*1,failed*2")) == (
         "Input files: 2 failed, 1 finished."
     )
 
 
 def test_jobs_that_were_not_read_are_counted_as_others() -> None:
-    assert job_counts([JobInfo(2, status="failed")], 500) == "Jobs: 499 others, 1 failed."
+    assert job_counts([JobInfo(2, status="failed")], 500) == "Jobs, each attempt counted: 499 others, 1 failed."
     assert job_counts([], 0) == ""
 
 
