@@ -19,8 +19,9 @@ from typing import Any
 from panda_airflow.client import lookup
 from panda_airflow.client.config import ClientConfig
 from panda_airflow.client.errors import NotFound, PandaError, Refused, WrongState
-from panda_airflow.client.models import Mark
+from panda_airflow.client.models import Mark, TaskInfo
 from panda_airflow.client.session import PandaClient
+from panda_airflow.client.status import ABOUT_TO_ABORT, ACTIVE_STATUSES
 from panda_airflow.client.task_looks import has_database
 
 FAREWELL = 3.0
@@ -134,8 +135,13 @@ def _kill(client: PandaClient, target: Target, task_id: int | None) -> None:
     try:
         client.task.kill(task_id)
     except WrongState:
-        if target.mark and Mark.of(client.task.get_detailed_info(task_id)) == target.mark:
+        if target.mark and _may_run_on(client.task.get_detailed_info(task_id), target.mark):
             raise
+
+
+def _may_run_on(info: TaskInfo, mark: Mark) -> bool:
+    """Whether the command that JEDI may have yet to execute is still to come, or came just after the refusal."""
+    return Mark.of(info) == mark or info.status in ACTIVE_STATUSES - ABOUT_TO_ABORT
 
 
 def main() -> None:

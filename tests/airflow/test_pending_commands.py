@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from panda_airflow.client import PandaClient, PandaError, TaskFailed, TaskRetryPolicy, WaitTimeout
+from panda_airflow.client import PandaClient, PandaError, TaskFailed, TaskRetryPolicy, WaitTimeout, WrongState
 from panda_airflow.client.endpoint import Arguments, Endpoint
-from panda_airflow.client.models import Envelope
+from panda_airflow.client.models import Envelope, Mark
+from panda_airflow.client.reaper import Target, reap
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.operators import base
 from panda_airflow.operators.retry import PandaRetryTaskOperator
@@ -128,3 +130,24 @@ def test_a_retry_is_qualified_as_the_author_says(
     )
     assert again.execute(memory())["status"] == "done"
     assert sent == [{"task_id": task_id, "no_child_retry": True, "discard_events": True}]
+
+
+def test_a_retry_that_is_executed_between_the_refusal_of_a_kill_and_the_next_look_is_killed_all_the_same(
+    panda: Panda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = panda.client.task.submit(long_at_last(tmp_path) | {"taskName": "user.bob.fit"}).task_id
+    mark = Mark.of(panda.wait(task_id, ("failed",)))
+    (tmp_path / "second").touch()
+    kill = panda.client.task.kill
+
+    def refused_a_moment_too_early(task_id: int) -> object:
+        try:
+            return kill(task_id)
+        except WrongState:
+            panda.client.task.retry(task_id)
+            panda.wait(task_id, ("running",))
+            raise
+
+    monkeypatch.setattr(panda.client.task, "kill", refused_a_moment_too_early)
+    reap(panda.client, Target((task_id,), mark=mark, until=time.time() + 30), sleep=lambda _: None)
+    assert panda.wait(task_id, ("aborted",)).attempt_nr == 1
