@@ -1,4 +1,4 @@
-"""How any wait runs, whatever it is for: pauses, failed looks, and the two drivers, for a thread and an event loop.
+"""How any wait runs, whatever it is for: pauses, failed looks, and the drivers, for a thread and an event loop.
 
 A wait is a generator that yields what it wants done (:class:`Step`), receives the answer, and returns how it ended.
 Its decisions are pure: it does no I/O and has no clock of its own.
@@ -182,17 +182,20 @@ def run_apart(work: Coroutine[Any, Any, R]) -> R:
 
     async def run() -> R:
         task = asyncio.create_task(work)
-        began.set_result(task)
+        if began.set_running_or_notify_cancel():
+            began.set_result(task)
+        else:  # whoever waits has gone already
+            task.cancel()
         return await task
 
     with ThreadPoolExecutor(1, "panda-wait") as pool:
-        running = pool.submit(asyncio.run, run())
         try:
-            return running.result()
+            return pool.submit(asyncio.run, run()).result()
         finally:
-            task = began.result()
-            with suppress(RuntimeError):  # the loop is closed
-                task.get_loop().call_soon_threadsafe(task.cancel)
+            if not began.cancel():
+                task = began.result()
+                with suppress(RuntimeError):  # the loop is closed
+                    task.get_loop().call_soon_threadsafe(task.cancel)
 
 
 def clock(epoch: float | None) -> str:

@@ -61,14 +61,16 @@ class PandaTaskTrigger(PandaTrigger):
             self._connected().task.kill(self.plan.task_id)
         except WrongState:
             if self.plan.mark or self.plan.retry:
-                info = self._connected().task.get_detailed_info(self.plan.task_id)
-                self._standing = self.plan.mark or Mark.of(info)
+                self._standing = self.plan.mark or self._mark()
                 return (self.plan.task_id,)
             self.log.info("%s has ended already.", self.what)
         except PandaError as error:
             self.log.warning("Killing %s: %s", self.what, error)
             return (self.plan.task_id,)
         return ()
+
+    def _mark(self) -> Mark:
+        return Mark.of(self._connected().task.get_detailed_info(self.plan.task_id))
 
 
 def _connect(panda_conn_id: str) -> PandaClient:
