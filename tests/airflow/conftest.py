@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 import pytest
 
-from panda_airflow.client import ClientConfig, PandaClient, reaper
+from panda_airflow.client import ClientConfig, PandaClient, PandaError, reaper
 from panda_airflow.client.endpoint import Arguments, Endpoint
 from panda_airflow.client.models import Envelope, TaskInfo
 from panda_airflow.client.status import classify
@@ -26,7 +26,7 @@ from panda_airflow.devserver.backend import Pace
 from panda_airflow.devserver.server import DevServer
 
 if TYPE_CHECKING:
-    from airflow.sdk import DAG
+    from airflow.sdk import DAG, BaseOperator, Context
 
 _HOME = tempfile.TemporaryDirectory(prefix="airflow-")
 
@@ -181,6 +181,26 @@ def memory() -> Memory:
     return Memory()
 
 
+def in_a_worker(step: BaseOperator, context: dict[str, Any]) -> Callable[[], BaseException | None]:
+    """Start a step in a thread; return what waits until it has ended, and tells how."""
+    ended: list[BaseException | None] = []
+
+    def work() -> None:
+        try:
+            step.execute(cast("Context", context))
+            ended.append(None)
+        except PandaError as error:
+            ended.append(error)
+
+    threading.Thread(target=work, daemon=True).start()
+
+    def end() -> BaseException | None:
+        wait_until(lambda: ended, 30)
+        return ended[0]
+
+    return end
+
+
 def task(command: str = "true", name: str = "user.bob.fit", **more: Any) -> dict[str, Any]:
     """Parameters of a task of two jobs that are not repeated by PanDA itself."""
     return command_task(name, command, vo="wlcg", **({"jobs": 2, "max_attempt": 1} | more))
@@ -234,3 +254,10 @@ def askers(monkeypatch: pytest.MonkeyPatch) -> set[int]:
 
     monkeypatch.setattr(PandaClient, "send", noting)
     return threads
+
+
+@pytest.fixture(autouse=True)
+def nothing_waits_on() -> Iterator[None]:
+    """No step is left waiting in a thread, for a server that is gone."""
+    yield
+    wait_until(lambda: not any(thread.name.startswith("panda-") for thread in threading.enumerate()))

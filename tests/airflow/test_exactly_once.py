@@ -33,6 +33,7 @@ from tests.airflow.conftest import (
     WorkerDied,
     connection,
     fails_once,
+    in_a_worker,
     serve,
     task,
     unnamed,
@@ -260,22 +261,12 @@ def test_bad_parameters_are_refused_before_anything_is_recorded_or_sent(panda: P
 
 def test_a_worker_told_to_stop_kills_the_task_it_waits_for(panda: Panda, memory: Memory) -> None:
     step = PandaSubmitTaskOperator(task_id="fit", task_parameters=unnamed(task("sleep 60")), poll_interval=0.1)
-    ended: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            step.execute(memory())
-        except TaskAborted as aborted:
-            ended.append(aborted)
-
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
+    end = in_a_worker(step, memory())
     wait_until(panda.submitted)
     [task_id] = panda.submitted()
     panda.wait(task_id, ("running",))
     step.on_kill()
-    worker.join(10)
-    assert [type(error) for error in ended] == [TaskAborted]
+    assert isinstance(end(), TaskAborted)
 
 
 def test_a_worker_told_to_stop_while_it_records_the_task_kills_it(panda: Panda, memory: Memory) -> None:

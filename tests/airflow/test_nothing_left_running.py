@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ from panda_airflow.client import (
     DuplicateTask,
     NotDelivered,
     PandaClient,
-    PandaError,
     PermissionDenied,
     TaskAborted,
     TaskFailed,
@@ -29,7 +26,7 @@ from panda_airflow.client.reaper import Target, reap
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.operators import base
 from panda_airflow.operators.task import PandaSubmitTaskOperator
-from tests.airflow.conftest import Memory, Panda, WorkerDied, serve, task, unnamed, wait_until
+from tests.airflow.conftest import Memory, Panda, WorkerDied, in_a_worker, serve, task, unnamed, wait_until
 from tests.airflow.test_exactly_once import impatient, submit
 
 __all__ = ["impatient"]
@@ -40,26 +37,6 @@ LONG = unnamed(task("sleep 60"))
 
 def step_of(parameters: dict[str, Any] = LONG, **more: Any) -> PandaSubmitTaskOperator:
     return PandaSubmitTaskOperator(task_id="fit", task_parameters=parameters, **({"poll_interval": 0.1} | more))
-
-
-def in_a_worker(step: PandaSubmitTaskOperator, context: dict[str, Any]) -> Callable[[], BaseException | None]:
-    """Start a step in a thread; return what tells, once it has ended, how."""
-    ended: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            step.execute(context)
-        except PandaError as error:
-            ended.append(error)
-
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-
-    def join() -> BaseException | None:
-        worker.join(30)
-        return ended[0] if ended else None
-
-    return join
 
 
 def test_a_worker_told_to_stop_while_its_submission_is_on_the_way_ends_the_task(panda: Panda, memory: Memory) -> None:
@@ -220,13 +197,14 @@ def test_a_kill_waits_for_the_retry_that_jedi_has_yet_to_execute(
     with serve(tmp_path / "panda", monkeypatch, pace=Pace(registration=0.3, cycle=0.1, command=3)) as panda:
         parameters = unnamed(task(f"[ -e {tmp_path}/second ] && sleep 60; exit 3"))
         step = step_of(parameters, task_retry=TaskRetryPolicy(attempts=2, delay=0))
-        in_a_worker(step, memory())
+        end = in_a_worker(step, memory())
         wait_until(lambda: panda.server.backend.store.rows("SELECT * FROM commands"), 20)
         (tmp_path / "second").touch()
         [task_id] = panda.submitted()
         assert panda.task(task_id).status == "failed"
         step.on_kill()
         wait_until(lambda: panda.task(task_id).status == "aborted", 30)
+        assert isinstance(end(), TaskAborted)
 
 
 def test_a_step_that_was_told_to_stop_retries_nothing(panda: Panda, memory: Memory) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from panda_airflow.client import PandaClient, PandaError, TaskFailed, TaskRetryPolicy, WaitTimeout, WrongState
+from panda_airflow.client import PandaClient, TaskAborted, TaskFailed, TaskRetryPolicy, WaitTimeout, WrongState
 from panda_airflow.client.endpoint import Arguments, Endpoint
 from panda_airflow.client.models import Envelope, Mark
 from panda_airflow.client.reaper import Target, reap
@@ -19,7 +18,7 @@ from panda_airflow.devserver.backend import Pace
 from panda_airflow.operators import base
 from panda_airflow.operators.retry import PandaRetryTaskOperator
 from panda_airflow.operators.task import PandaSubmitTaskOperator
-from tests.airflow.conftest import Memory, Panda, fails_once, serve, task, unnamed, wait_until
+from tests.airflow.conftest import Memory, Panda, fails_once, in_a_worker, serve, task, unnamed, wait_until
 from tests.airflow.test_exactly_once import impatient, submit
 from tests.airflow.test_trigger import event_of
 
@@ -90,17 +89,12 @@ def test_a_worker_told_to_stop_while_its_retry_is_on_the_way_ends_the_task(
     panda.server.faults.inject("delay", "task/retry", seconds=2)
     step = step_of(long_at_last(tmp_path))
 
-    def work() -> None:
-        with suppress(PandaError):
-            step.execute(memory())
-
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
+    end = in_a_worker(step, memory())
     wait_until(lambda: panda.server.faults.recorded)
     step.on_kill()
     [task_id] = panda.submitted()
     wait_until(lambda: panda.task(task_id).status == "aborted", 30)
-    worker.join(30)
+    assert isinstance(end(), TaskAborted)
 
 
 def test_a_retrying_step_waits_for_a_task_that_is_not_registered_yet(
