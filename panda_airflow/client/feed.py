@@ -241,7 +241,8 @@ class Feed:
             await _wait(self._more, ends - time.monotonic())
             now = time.monotonic()
             if now >= self._ledger.next_time():
-                await self._ask(self._ledger.question(now, datetime.now(UTC).replace(tzinfo=None)))
+                utc = datetime.fromtimestamp(time.time(), UTC).replace(tzinfo=None)
+                await self._ask(self._ledger.question(now, utc))
             await self._tell()
 
     async def _ask(self, question: Question) -> None:
