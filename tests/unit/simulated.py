@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from math import inf
@@ -16,10 +16,13 @@ from typing import Any, TypeVar, cast
 import pytest
 
 from panda_airflow.client import errors, feed
+from panda_airflow.client.api.creds import CredsApi
+from panda_airflow.client.api.system import SystemApi
 from panda_airflow.client.api.task import TaskApi
 from panda_airflow.client.driver import Plan, adrive
 from panda_airflow.client.endpoint import Arguments, Endpoint
 from panda_airflow.client.envelope import encode, open_reply
+from panda_airflow.client.many import ManyEvent, ManyPlan, read_many
 from panda_airflow.client.models import Envelope, Mark
 from panda_airflow.client.session import PandaClient
 from panda_airflow.client.status import FINAL_STATUSES
@@ -27,7 +30,7 @@ from panda_airflow.client.waiting import WaitEvent, WaitPlan
 from panda_airflow.devserver import tasks
 from panda_airflow.devserver.backend import Backend, Identity, Pace
 from panda_airflow.devserver.faults import Faults
-from panda_airflow.devserver.handlers import task as handlers
+from panda_airflow.devserver.handlers import creds, system, task
 from panda_airflow.devserver.store import Store
 
 BOB = Identity("Bob Tester/CN=nickname:bob", "Bob Tester")
@@ -35,6 +38,8 @@ EPOCH = datetime(2026, 11, 22)  # noqa: DTZ001 - the server's times are naive UT
 INTERVAL = 60.0
 EXECUTION = 200.0
 """Seconds until JEDI executes a retry."""
+
+_HANDLERS = {"task": task, "system": system, "creds": creds}
 
 R = TypeVar("R")
 
@@ -78,7 +83,8 @@ class Panda:
         self.skew = timedelta()
         self.store = Store(root / "panda.sqlite")
         self.backend = Backend(root, self.store, Faults(self.store, lambda: None), Pace(), lambda: self.utc + self.skew)
-        self.task = TaskApi(self)
+        self.task, self.system, self.creds = TaskApi(self), SystemApi(self), CredsApi(self)
+        self.config = SimpleNamespace(server="http://localhost")
         self.requests = Counter[str]()
         self.refuse = set[str]()
         self.lie = False
@@ -96,19 +102,19 @@ class Panda:
 
     def send(self, endpoint: Endpoint, arguments: Arguments) -> Envelope:
         """Answer as the embedded server would."""
-        method = endpoint.path.split("/")[1]
+        module, method = endpoint.path.split("/")
         self.requests[method] += 1
         if method in self.refuse:
             raise errors.ServerError("HTTP 503.", endpoint=endpoint.path)
         if self.lie and method == "get_tasks_modified_since":
             return Envelope(True, "", {})
-        envelope = cast("Envelope", getattr(handlers, method)(self.backend, BOB, **arguments))
+        envelope = cast("Envelope", getattr(_HANDLERS[module], method)(self.backend, BOB, **arguments))
         if method == "retry" and not envelope.data:
             self._loop.call_later(EXECUTION, self.retry, arguments["task_id"])
         if envelope.success and not isinstance(envelope.data, int):
             return envelope
         said = {"success": envelope.success, "message": envelope.message, "data": envelope.data}
-        return open_reply(endpoint, 200, encode(cast("dict[str, Any]", said)))
+        return open_reply(endpoint, 200, encode(said))
 
     def submit(self, task_id: int, *, request_id: int = 0, user: str = BOB.name, label: str = "user") -> int:
         """Register a task."""
@@ -150,13 +156,19 @@ class Panda:
 
 
 class Wait:
-    """A wait for a task, what it said, and how and when it ended."""
+    """A wait for a task or for many, what it said, and how and when it ended."""
 
-    def __init__(self, plan: WaitPlan) -> None:
+    def __init__(self, task_ids: tuple[int, ...], plan: WaitPlan) -> None:
+        self.task_ids = task_ids
         self.plan = plan
-        self.event: WaitEvent | None = None
+        self.events: list[WaitEvent] = []
         self.over = inf
         self.said: list[str] = []
+
+    @property
+    def event(self) -> WaitEvent | None:
+        """How the wait for its first task ended, if it is over."""
+        return self.events[0] if self.events else None
 
     def info(self, event: str, *args: object) -> None:
         """Take a line of its log."""
@@ -190,12 +202,13 @@ class Site:
 
     def wait(self, task_id: int, mark: Mark | None = None, *, alone: bool = False, **more: Any) -> Wait:
         """Begin to wait for a task, as a trigger does, or alone as a worker."""
-        how = {"poll_interval": INTERVAL, "outage": 1e12} | more
-        wait = Wait(WaitPlan(task_id, self.panda.now, mark=mark, **how))
-        self.waits.append(wait)
-        self._running[self.loop.create_task(self._wait(wait, alone=alone))] = wait
-        self._run(asyncio.sleep(0))
-        return wait
+        plan = self._plan(task_id, mark=mark, **more)
+        return self._begin(Wait((task_id,), plan), plan, alone=alone)
+
+    def wait_for_all(self, task_ids: Iterable[int]) -> Wait:
+        """Begin to wait for a list of tasks."""
+        plan = ManyPlan(tuple(task_ids), self._plan(0), fail_fast=False)
+        return self._begin(Wait(plan.task_ids, plan.each), plan)
 
     def cancel(self, wait: Wait) -> None:
         """End a wait, as Airflow does when its trigger is not wanted any more."""
@@ -213,17 +226,27 @@ class Site:
         self.loop.close()
         self.panda.store.close()
 
+    def _plan(self, task_id: int, **more: Any) -> WaitPlan:
+        return WaitPlan(task_id, self.panda.now, **({"poll_interval": INTERVAL, "outage": 1e12} | more))
+
+    def _begin(self, wait: Wait, plan: WaitPlan | ManyPlan, *, alone: bool = False) -> Wait:
+        self.waits.append(wait)
+        self._running[self.loop.create_task(self._wait(wait, plan, alone=alone))] = wait
+        self._run(asyncio.sleep(0))
+        return wait
+
     def _run(self, work: Coroutine[Any, Any, object]) -> None:
         self.loop.run_until_complete(work)
-        for task in [task for task in self._running if task.done()]:
-            del self._running[task]
-            if not task.cancelled():
-                task.result()
+        for over in [running for running in self._running if running.done()]:
+            del self._running[over]
+            if not over.cancelled():
+                over.result()
 
-    async def _wait(self, wait: Wait, *, alone: bool) -> None:
-        async with feed.join("panda", lambda: cast("PandaClient", self.panda), wait.plan, alone=alone) as waiter:
-            plan = cast("Plan[WaitEvent]", wait.plan)
-            wait.event = await adrive(plan, waiter.perform, sleep=waiter.rest, clock=lambda: self.panda.now, log=wait)
+    async def _wait(self, wait: Wait, plan: WaitPlan | ManyPlan, *, alone: bool) -> None:
+        async with feed.join("panda", lambda: cast("PandaClient", self.panda), plan, alone=alone) as waiter:
+            steps = cast("Plan[WaitEvent | ManyEvent]", plan)
+            event = await adrive(steps, waiter.perform, sleep=waiter.rest, clock=lambda: self.panda.now, log=wait)
+        wait.events = read_many(event)["tasks"]
         wait.over = self.panda.now
 
     async def link(self, call: Callable[[PandaClient], R]) -> R:
