@@ -343,7 +343,6 @@ class Waiter:
         if step.act == "look":
             await self._rest()
             return waiting.take_row() or await self._feed.look(waiting)
-        waiting.sure = frozenset()  # until the command is executed, a row may tell of the end before it
         return await self._feed.run(partial(acts.perform, task_id=waiting.task_id, step=step))
 
     async def _rest(self) -> None:

@@ -74,6 +74,7 @@ class Panda:
     """A server of which a test moves the tasks, and a client of it, without HTTP.
 
     :ivar requests: how many it was sent, by method.
+    :ivar asked: the method of the last one.
     :ivar refuse: methods that it answers with HTTP 503.
     :ivar lie: whether its list of changes is empty.
     """
@@ -86,6 +87,7 @@ class Panda:
         self.task, self.system, self.creds = TaskApi(self), SystemApi(self), CredsApi(self)
         self.config = SimpleNamespace(server="http://localhost")
         self.requests = Counter[str]()
+        self.asked = ""
         self.refuse = set[str]()
         self.lie = False
         self.held: dict[int, list[tuple[float, dict[str, Any]]]] = {}
@@ -104,6 +106,7 @@ class Panda:
         """Answer as the embedded server would."""
         module, method = endpoint.path.split("/")
         self.requests[method] += 1
+        self.asked = method
         if method in self.refuse:
             raise errors.ServerError("HTTP 503.", endpoint=endpoint.path)
         if self.lie and method == "get_tasks_modified_since":
@@ -180,13 +183,13 @@ class Wait:
 class Site:
     """The feed, its waits and their time.
 
-    :ivar delay: seconds until an answer of the server arrives.
+    :ivar delays: seconds until the server's answer arrives, by method.
     """
 
     def __init__(self, root: Path) -> None:
         self.loop = SimulatedLoop()
         self.panda = Panda(root, self.loop)
-        self.delay = 0.0
+        self.delays: dict[str, float] = {}
         self.waits: list[Wait] = []
         self._running: dict[asyncio.Task[None], Wait] = {}
 
@@ -254,7 +257,7 @@ class Site:
         try:
             return call(cast("PandaClient", self.panda))
         finally:
-            await asyncio.sleep(self.delay)
+            await asyncio.sleep(self.delays.get(self.panda.asked, 0.0))
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from panda_airflow.client.status import FINAL_STATUSES, classify
 from panda_airflow.client.task_retry import TaskRetryPolicy
 from tests.unit.simulated import BOB, EPOCH, INTERVAL, Site, Wait, simulated
 
+QUESTION, LOOK = "get_tasks_modified_since", "get_detailed_info"
 SLOW = 45.0
 BOUND = 2 * AUDIT + 900
 """Seconds within which any end must be noticed once all is well: two audits, and the longest pauses."""
@@ -87,6 +88,36 @@ def test_an_end_that_the_server_back_dated_is_found_by_the_audit(site: Site) -> 
     assert ended(waits) == [1, 2]
 
 
+def test_active_tasks_whose_times_jedi_turns_back_cost_no_look(site: Site) -> None:
+    running(site, range(1, 11))
+    site.advance(AUDIT / 2)
+    for number in range(1, 11):
+        site.panda.store.update("tasks", "jediTaskID", number, modificationTime=site.panda.utc - timedelta(hours=6))
+    site.advance(2 * AUDIT)
+    assert site.looks == 0
+
+
+def test_a_list_is_told_what_happened_and_asks_no_more_for_what_is_over(site: Site) -> None:
+    for number in range(1, 51):
+        site.panda.submit(number)
+    wait = site.wait_for_all(range(1, 51))
+    site.advance(2 * INTERVAL)
+    site.panda.move(50, "aborted")
+    site.advance(2 * INTERVAL)
+    assert site.looks == 1
+    site.panda.refuse |= {QUESTION, LOOK}
+    site.advance(1200)
+    site.panda.refuse.remove(QUESTION)
+    site.advance(LONGEST_BACKOFF)
+    looks = site.looks
+    site.advance(2 * AUDIT)
+    assert site.looks == looks
+    for number in range(1, 50):
+        site.panda.move(number, "done")
+    site.advance(INTERVAL + 1)
+    assert [event["status"] for event in wait.events] == ["done"] * 49 + ["aborted"]
+
+
 def test_tasks_of_a_quiet_request_cost_nothing_and_an_end_is_found_behind_its_sibling(site: Site) -> None:
     waits = running(site, range(1, 11), request_id=7)
     site.advance(AUDIT + 300)
@@ -101,6 +132,7 @@ def test_tasks_of_a_quiet_request_cost_nothing_and_an_end_is_found_behind_its_si
 
 def test_those_who_join_later_are_proven_together_soon(site: Site) -> None:
     running(site, range(1, 3))
+    site.advance(INTERVAL / 3)
     questions = site.questions
     for number in range(3, 103):
         site.panda.submit(number)
@@ -128,10 +160,11 @@ def test_a_task_that_is_not_registered_yet_needs_no_look_that_finds_it(site: Sit
     assert site.looks <= looks + 1
 
 
-def test_an_end_from_before_a_wait_began_does_not_end_it(site: Site) -> None:
-    waits = running(site, range(1, 3))
+@pytest.mark.parametrize(("user", "seconds"), [(BOB.name, SLOW), ("Alice Tester", 3 * INTERVAL)])
+def test_an_end_from_before_a_wait_began_does_not_end_it(site: Site, user: str, seconds: float) -> None:
+    waits = running(site, range(1, 3), user=user)
     site.panda.move(1, "finished")
-    site.delay = SLOW
+    site.delays = {QUESTION: seconds}
     questions = site.questions
     while site.questions == questions:
         site.advance(1)
@@ -154,7 +187,7 @@ def test_tasks_of_another_user_and_label_are_asked_for_under_theirs(site: Site) 
 
 def test_while_questions_fail_each_task_is_looked_at_by_itself(site: Site) -> None:
     waits = running(site, range(1, 4))
-    site.panda.refuse.add("get_tasks_modified_since")
+    site.panda.refuse.add(QUESTION)
     site.advance(900)
     site.panda.move(2, "done")
     site.advance(400)
@@ -185,7 +218,7 @@ def test_who_was_in_a_hurry_leaves_nobody_else_so(site: Site) -> None:
 def test_outages_that_are_days_apart_are_not_one(site: Site, seconds: float) -> None:
     waits = running(site, range(1, 6), outage=6 * 3600.0)
     for _ in range(5):
-        site.panda.refuse = {"get_tasks_modified_since", "get_detailed_info"}
+        site.panda.refuse = {QUESTION, LOOK}
         site.advance(seconds)
         site.panda.refuse.clear()
         site.advance(86400)
@@ -216,7 +249,7 @@ def test_what_changed_while_answers_were_empty_is_told_once_they_are_not(site: S
 
 def test_an_outage_costs_a_look_a_minute_not_one_for_each_task(site: Site) -> None:
     waits = running(site, range(1, 201))
-    site.panda.refuse |= {"get_tasks_modified_since", "get_detailed_info"}
+    site.panda.refuse |= {QUESTION, LOOK}
     looks = site.looks
     site.advance(3600)
     assert all(sum("failed in a row" in words for words in wait.said) >= 3 for wait in waits), "to give up in the end"
@@ -388,12 +421,13 @@ class Life(RuleBasedStateMachine):
     def forget(self, task: int) -> None:
         """Nobody touches this task any more."""
 
-    @rule(trouble=st.sampled_from(["database", "get_tasks_modified_since", "get_detailed_info", "lie", "slow"]))
+    @rule(trouble=st.sampled_from(["database", QUESTION, LOOK, "lie", "slow", "slow looks"]))
     def break_something(self, trouble: str) -> None:
         self.panda.store.down |= trouble == "database"
         self.panda.lie |= trouble == "lie"
-        self.site.delay = SLOW if trouble == "slow" else self.site.delay
-        if trouble.startswith("get"):
+        if trouble.startswith("slow"):
+            self.site.delays[QUESTION if trouble == "slow" else LOOK] = SLOW
+        if trouble in (QUESTION, LOOK):
             self.panda.refuse.add(trouble)
 
     @rule()
@@ -403,7 +437,7 @@ class Life(RuleBasedStateMachine):
     def _heal(self) -> None:
         self.panda.store.down = self.panda.lie = False
         self.panda.refuse.clear()
-        self.site.delay = 0.0
+        self.site.delays = {}
         self.calm = self.panda.now
 
     @rule(seconds=st.sampled_from([1, 10, 50, 300, 1000, 4000, 20000]))
