@@ -232,6 +232,12 @@ class ClientConfig:
         """The grid proxy, wherever that is."""
         return self.proxy or Path(f"/tmp/x509up_u{os.getuid()}")  # noqa: S108 - where every grid tool puts it
 
+    @property
+    def task_label(self) -> str:
+        """The ``prodSourceLabel`` that this identity's tasks have as a rule."""
+        is_production = self.production or self.vo.endswith((".production", ":production"))
+        return "managed" if is_production else "user"
+
     def task_page(self, task_id: int) -> str:
         """Address of a task's page on the PanDA monitor."""
         return f"{self.monitor_url.rstrip('/')}/task/{task_id}/"

@@ -101,6 +101,15 @@ class Failures:
         return self.number >= 3 and now >= self.since + outage  # noqa: PLR2004 - documented in WaitPlan
 
 
+def check_interval(seconds: float) -> None:
+    """Refuse to look without a pause.
+
+    :raises UsageError: the interval is not above 0.
+    """
+    if not seconds > 0:
+        raise errors.UsageError(f"poll_interval must be above 0 seconds, not {seconds!r}.")
+
+
 def pause(now: float, since: float, shortest: float, longest: float, deadline: float | None, seed: int) -> float:
     """Seconds until the next look: a tenth of the time waited, within bounds and the deadline.
 

@@ -49,6 +49,7 @@ class Link:
         self._pool = ThreadPoolExecutor(LOOKS_AT_ONCE + 2, "panda-status-feed")  # a list and a question beside them
         self._lock = Lock()
         self._client: PandaClient | None = None
+        self._closed = False
 
     async def run(self, call: Callable[[PandaClient], R]) -> R:
         """Let a thread use the client."""
@@ -74,7 +75,7 @@ class Link:
         with self._lock:
             if self._client is None:
                 self._client = self._connect()
-                if self._client.config.push_url and not self.listener:
+                if self._client.config.push_url and not self.listener and not self._closed:
                     self.listener = self._listen(self._client.config)
             return self._client
 
@@ -87,6 +88,7 @@ class Link:
 
     def _close(self) -> None:
         with self._lock:
+            self._closed = True  # a call may still be under way
             if self._client:
                 self._client.close()
             if self.listener:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypedDict, get_args
 
 from panda_airflow.client import errors
-from panda_airflow.client.driver import Answer, Failures, Step, clock, is_permanent, pause
+from panda_airflow.client.driver import Answer, Failures, Step, check_interval, clock, is_permanent, pause
 from panda_airflow.client.models import Json
 
 FOREVER = 1e10
@@ -54,6 +54,13 @@ class PollPlan:
     max_poll_interval: float = 300.0
     deadline: float | None = None
     outage: float = 6 * 3600.0
+
+    def __post_init__(self) -> None:
+        """Check the interval.
+
+        :raises UsageError: it is none.
+        """
+        check_interval(self.poll_interval)
 
     def to_json(self) -> dict[str, Any]:
         """Write the plan as JSON primitives, which are the arguments of this class."""

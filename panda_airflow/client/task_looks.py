@@ -37,7 +37,9 @@ def look_at_list(client: PandaClient, task_ids: Sequence[int], plan: WaitPlan) -
     rows: dict[int, object] = {}
     if plan.sure and len(task_ids) > AT_A_TIME:
         since = datetime.now(UTC) - REACH
-        found = client.task.get_tasks_modified_since(f"{since:%Y-%m-%d %H:%M:%S}", min_task_id=min(task_ids) - 1)
+        found = client.task.get_tasks_modified_since(
+            f"{since:%Y-%m-%d %H:%M:%S}", min_task_id=min(task_ids) - 1, prod_source_label=plan.label
+        )
         told = plan.sure | ACTIVE_STATUSES
         rows = {row.task_id: row for row in found.values() if row.status in told}
     return {task_id: rows[task_id] for task_id in task_ids if task_id in rows} | look_at_many(

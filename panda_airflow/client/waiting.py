@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Literal, NotRequired, TypedDict
 
 from panda_airflow.client import errors, report
-from panda_airflow.client.driver import Answer, Failures, Step, clock, is_permanent, pause
+from panda_airflow.client.driver import Answer, Failures, Step, check_interval, clock, is_permanent, pause
 from panda_airflow.client.models import Mark, TaskInfo, TaskRow
 from panda_airflow.client.status import FINAL_STATUSES, Outcome, classify, is_known
 from panda_airflow.client.task_retry import Retries, TaskRetryPolicy
@@ -65,10 +65,11 @@ class WaitPlan:
     label: str = "user"
 
     def __post_init__(self) -> None:
-        """Check the fraction.
+        """Check the interval and the fraction.
 
-        :raises UsageError: it is none.
+        :raises UsageError: a value makes no sense.
         """
+        check_interval(self.poll_interval)
         if self.min_finished is not None and not 0 < self.min_finished <= 1:
             raise errors.UsageError(f"min_finished must be above 0 and at most 1, not {self.min_finished!r}.")
 

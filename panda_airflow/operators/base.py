@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout, Tas
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from panda_airflow.client import NotFound, PandaClient, PandaError, TaskAborted, TaskOutcome, UsageError, WaitTimeout
-from panda_airflow.client.driver import Step, adrive, run_apart
+from panda_airflow.client.driver import Step, adrive, check_interval, run_apart
 from panda_airflow.client.feed import Waiter, join
 from panda_airflow.client.lookup import until_registered
 from panda_airflow.client.models import Json, Mark, TaskInfo
@@ -98,6 +98,7 @@ class PandaTaskOperator(TaskLineage):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_interval(poll_interval)
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
         self.accept = (accept,) if isinstance(accept, str) else tuple(accept)
@@ -149,6 +150,7 @@ class PandaTaskOperator(TaskLineage):
             mark=mark,
             retry=self.task_retry,
             first_attempt=first_attempt,
+            label=self.hook.config.task_label,
         )
 
     def _deadline(self, context: Context, since: float) -> float | None:

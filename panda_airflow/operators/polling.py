@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.sdk.configuration import conf
 
-from panda_airflow.client.driver import drive
+from panda_airflow.client.driver import check_interval, drive
 from panda_airflow.client.looks import LOOKS
 from panda_airflow.client.models import Json
 from panda_airflow.client.polling import PollPlan, conclude
@@ -41,6 +41,7 @@ class PandaPollOperator(PandaStep):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_interval(poll_interval)
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
         self.poll_interval = poll_interval

@@ -173,7 +173,7 @@ class PandaSubmitTaskOperator(TaskDefinition, PandaTaskOperator):
             raise OutcomeUnknown("no task is known after a submission.", endpoint="task/submit")
         label = self.task_parameters.get("prodSourceLabel") if isinstance(self.task_parameters, dict) else None
         plan = self.plan(context, record.task_id, record.since, record.mark, record.first_attempt)
-        return replace(plan, label=label or "user")
+        return replace(plan, label=label or plan.label)
 
     def _recall(self, context: Context) -> SubmissionRecord | None:
         value = Memory(context, "panda_submission").recall()

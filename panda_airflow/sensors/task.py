@@ -196,6 +196,7 @@ class PandaWaitTaskStatusSensor(PandaStep, DeferredSensor):
             outage=self.outage,
             cancel_on_timeout=self.cancel_on_timeout,
             min_finished=self.min_finished,
+            label=self.hook.config.task_label,
         )
         return ManyPlan(tuple(task_ids), each, self.fail_fast)
 

@@ -20,6 +20,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
 from panda_airflow.client import PandaClient, PandaError, Refused, ServerError
+from panda_airflow.client.driver import check_interval
 from panda_airflow.client.models import TaskInfo
 from panda_airflow.client.report import dialog
 from panda_airflow.client.stream import (
@@ -90,6 +91,7 @@ class PandaTaskEventTrigger(BaseEventTrigger):
         self.panda_conn_id = panda_conn_id
         self.filter = TaskFilter(name, statuses, user, prod_source_label, working_group, processing_type)
         self.since = since
+        check_interval(poll_interval)
         self.poll_interval = poll_interval
         self._watch = Watch(self.filter, Position.at(read_time(since)) if since else None)
         self._saved: dict[str, Any] | None = None

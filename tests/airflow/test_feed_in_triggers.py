@@ -26,7 +26,7 @@ from panda_airflow.hooks.result import settle
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from panda_airflow.triggers.many import PandaManyTasksTrigger
 from panda_airflow.triggers.panda import PandaTaskTrigger
-from tests.airflow.conftest import Memory, Panda, task
+from tests.airflow.conftest import Memory, Panda, connection, task
 
 Event = dict[str, Any]
 
@@ -170,7 +170,10 @@ def test_a_feed_tells_airflows_metrics_what_it_does(panda: Panda, told: Told, mo
     assert {tuple(tags.items()) for tags in told.tags} == {(("connection", "panda_default"),)}
 
 
-def test_a_poke_at_a_list_asks_once_for_all(panda: Panda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("label", "production"), [("user", False), ("managed", True)])
+def test_a_poke_at_a_list_asks_once_for_all(
+    panda: Panda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: str, production: bool
+) -> None:
     asked, send = list[str](), PandaClient.send
 
     def noting(client: PandaClient, endpoint: Endpoint, arguments: Arguments) -> Envelope:
@@ -179,9 +182,11 @@ def test_a_poke_at_a_list_asks_once_for_all(panda: Panda, tmp_path: Path, monkey
 
     gate = f"until [ -e {tmp_path}/go ]; do sleep 0.1; done"
     tasks = [task(gate, name=f"user.bob.{number}", jobs=1) for number in range(AT_A_TIME + 1)]
-    ids = [panda.client.task.submit(one).task_id for one in tasks]
+    ids = [panda.client.task.submit(one | {"prodSourceLabel": label}).task_id for one in tasks]
     for task_id in ids:
         panda.wait(task_id, tuple(ACTIVE_STATUSES - {"registered"}))
+    token = panda.server.token(production=production)
+    monkeypatch.setenv("AIRFLOW_CONN_PANDA_DEFAULT", connection(panda.server, token, production=production))
     sensor = PandaWaitTaskStatusSensor(task_id="sense", jedi_task_id=ids, poke_interval=0.1)
     memory = Memory()
     monkeypatch.setattr(PandaClient, "send", noting)

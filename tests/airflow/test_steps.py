@@ -53,6 +53,12 @@ def make(kind: type[BaseOperator], **options: Any) -> BaseOperator:
     return step
 
 
+@pytest.mark.parametrize("kind", [kind for kind in STEPS if hasattr(make(kind), "poll_interval")])
+def test_a_step_that_would_wait_without_a_pause_is_refused(kind: type[BaseOperator]) -> None:
+    with pytest.raises(ValueError, match="poll_interval must be above 0 seconds, not 0"):
+        make(kind, poll_interval=0)
+
+
 def test_the_list_is_complete() -> None:
     names = {kind.__name__ for kind in STEPS}
     assert {"PandaSubmitTaskOperator", "PandaSetSecretOperator", "PandaServerSensor"} <= names

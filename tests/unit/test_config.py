@@ -93,6 +93,14 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(settings: dict[str,
 
 
 @pytest.mark.parametrize(
+    ("settings", "label"),
+    [({"vo": "atlas"}, "user"), ({"vo": "wlcg.production"}, "managed"), ({"production": True}, "managed")],
+)
+def test_with_the_production_role_tasks_are_taken_for_production(settings: dict[str, Any], label: str) -> None:
+    assert ClientConfig(**settings).task_label == label
+
+
+@pytest.mark.parametrize(
     ("settings", "says"),
     [
         ({"attempts": "many"}, "attempts is 'many'"),

@@ -338,6 +338,12 @@ def test_a_fraction_that_is_none_is_refused(fraction: float) -> None:
         WaitPlan(TASK_ID, SINCE, min_finished=fraction)
 
 
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan")])
+def test_looks_without_a_pause_are_refused(seconds: float) -> None:
+    with pytest.raises(errors.UsageError, match="poll_interval must be above 0 seconds"):
+        WaitPlan(TASK_ID, SINCE, poll_interval=seconds)
+
+
 @settings(max_examples=300)
 @given(retrying_plans, ups_and_downs, retry_answers)
 def test_a_wait_that_retries_keeps_its_promises(
@@ -404,7 +410,7 @@ def test_a_task_that_failed_is_retried_after_a_pause_and_its_old_status_is_not_b
 
 
 def test_each_retry_has_its_delay_and_its_parameters() -> None:
-    plan = retrying(3, policy={"new_parameters": [{}, {"ramCount": 4000}]}, poll_interval=0)
+    plan = retrying(3, policy={"new_parameters": [{}, {"ramCount": 4000}]}, poll_interval=1e-9)
     looks = [at("failed", attempt) for attempt in range(4) for _ in range(2)]
     event, world = story(plan, *looks)
     assert event
