@@ -79,6 +79,7 @@ def is_permanent(error: errors.PandaError, *, seen: bool) -> bool:
     return isinstance(error, _PERMANENT) and not is_known_to_pass
 
 
+@dataclass(frozen=True, slots=True)
 class Failures:
     """Looks that failed in a row.
 
@@ -86,19 +87,20 @@ class Failures:
     :param number: how many have.
     """
 
-    def __init__(self, since: float | None = None, number: int = 0) -> None:
-        self.since = since
-        self.number = number
+    since: float | None = None
+    number: int = 0
 
-    def forget(self) -> None:
-        """Start anew after a look that succeeded."""
-        self.since, self.number = None, 0
+    def and_one(self, now: float) -> Failures:
+        """Count one more."""
+        return Failures(now if self.since is None else self.since, self.number + 1)
 
     def are_too_many(self, now: float, outage: float) -> bool:
-        """Count one more; say whether at least three have failed over this many seconds."""
-        self.number += 1
-        self.since = now if self.since is None else self.since
-        return self.number >= 3 and now >= self.since + outage  # noqa: PLR2004 - documented in WaitPlan
+        """Whether at least three have failed over this many seconds."""
+        since = now if self.since is None else self.since
+        return self.number >= 3 and now >= since + outage  # noqa: PLR2004 - documented in WaitPlan
+
+
+NO_FAILURES = Failures()
 
 
 def check_interval(seconds: float) -> None:

@@ -3,8 +3,7 @@
 One question to the server covers every task of one user and label that changed since a watermark. A wait that joins is
 taken for one of the caller's own tasks, under its own request ID, until the next question proves it; only where that
 does not show its task does the wait look itself, and where the task belongs is then known. A final row ends the wait
-if its status says all (see :attr:`Waiting.sure`) and it was asked for after the wait began; any other is a reason to
-look.
+if its status says all, and it was asked for after the wait began; any other is a reason to look.
 
 An answer is read by what it leaves out, too. It is keyed by request ID, so a request ID that is absent proves that none
 of its tasks has ended; one that is there under another task's name may hide this one, and then the wait looks at its
@@ -322,7 +321,8 @@ class Ledger:
         return list(scope.members if scope.failures == TOO_MANY_FAILURES else scope.unproven)
 
     def _scope(self, user: str, label: str) -> Scope:
-        return self._scopes.setdefault((user, label), Scope(user, label))
+        known = self._scopes.get((user, label))
+        return known or self._scopes.setdefault((user, label), Scope(user, label))
 
 
 def _show(row: TaskRow, waiting: Waiting, question: Question) -> None:

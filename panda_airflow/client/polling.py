@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypedDict, get_args
 
 from panda_airflow.client import errors
-from panda_airflow.client.driver import Answer, Failures, Step, check_interval, clock, is_permanent, pause
+from panda_airflow.client.driver import NO_FAILURES, Answer, Failures, Step, check_interval, clock, is_permanent, pause
 from panda_airflow.client.models import Json
 
 FOREVER = 1e10
@@ -101,7 +101,7 @@ class Poll:
     ) -> None:
         self.plan = plan
         self.seen = seen
-        self.failures = Failures(failing_since, failures)
+        self.failures = Failures(failing_since, failures) if failures else NO_FAILURES
         self.note = ""
         self.warn = False
 
@@ -127,13 +127,14 @@ class Poll:
         return pause(now, plan.since, plan.poll_interval, plan.max_poll_interval, plan.deadline, len(plan.what))
 
     def _judge_finding(self, found: Finding) -> PollEvent | None:
-        self.failures.forget()
+        self.failures = NO_FAILURES
         self.seen, self.note, self.warn = True, found.note, False
         return self._event(found.verdict, found.note, found.value) if found.verdict else None
 
     def _judge_failure(self, error: errors.PandaError, now: float) -> PollEvent | None:
         if is_permanent(error, seen=self.seen or self.plan.outage >= FOREVER):
             return self._event("error", str(error))
+        self.failures = self.failures.and_one(now)
         over = self.failures.are_too_many(now, self.plan.outage)
         self.note, self.warn = f"Look {self.failures.number} at {self.plan.what} failed in a row: {error}", True
         return self._event("outage", f"No look succeeded since {clock(self.failures.since)}: {error}") if over else None

@@ -9,7 +9,7 @@ from datetime import timedelta
 from math import isfinite
 from typing import Any
 
-from panda_airflow.client.driver import Failures, Step, clock, is_permanent
+from panda_airflow.client.driver import NO_FAILURES, Step, clock, is_permanent
 from panda_airflow.client.errors import NotFound, PandaError, Refused, UsageError
 from panda_airflow.client.models import Json, Mark, TaskInfo
 from panda_airflow.client.status import RETRYABLE_STATUSES
@@ -117,7 +117,7 @@ class Retries:
         self._first_attempt = first_attempt
         self._deadline = deadline
         self._outage = outage
-        self._failures = Failures()
+        self._failures = NO_FAILURES
         self._paused: Mark | None = None
         self._refused: tuple[Mark, str] | None = None
         self.made = 0
@@ -145,7 +145,7 @@ class Retries:
             return Step(act="retry", parameters=parameters)
         seconds = self._pause_before(info)
         self._paused = Mark.of(info)
-        self._failures.forget()
+        self._failures = NO_FAILURES
         changed = "".join(f", {name}={value!r:.80}" for name, value in parameters.items())
         note = (
             f"PanDA task {info.task_id} ended as {info.status}: it is retried in {seconds:.0f} s "
@@ -156,7 +156,7 @@ class Retries:
     def accept(self) -> None:
         """Count a retry that the server has registered, whether or not JEDI will count it."""
         self.made += 1
-        self._failures.forget()
+        self._failures = NO_FAILURES
 
     def refuse(self, error: PandaError, info: TaskInfo, now: float) -> str:
         """Take note of a retry that was not registered, and say so; give up if that is for good.
@@ -164,6 +164,7 @@ class Retries:
         :param error: a refusal is for good unless the task has moved; other failures are after an outage.
         """
         is_refusal = isinstance(error, Refused) and not isinstance(error, NotFound)
+        self._failures = self._failures.and_one(now)
         over = self._failures.are_too_many(now, self._outage)
         if is_refusal or over or is_permanent(error, seen=True):
             self._refused = Mark.of(info), f"Its retry could not be registered: {error}"

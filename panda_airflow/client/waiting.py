@@ -9,12 +9,12 @@ exception. An operator, a sensor's poke and a trigger therefore cannot disagree.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any, Literal, NotRequired, TypedDict
 
 from panda_airflow.client import errors, report
-from panda_airflow.client.driver import Answer, Failures, Step, check_interval, clock, is_permanent, pause
+from panda_airflow.client.driver import NO_FAILURES, Answer, Failures, Step, check_interval, clock, is_permanent, pause
 from panda_airflow.client.models import Mark, TaskInfo, TaskRow
 from panda_airflow.client.status import FINAL_STATUSES, Outcome, classify, is_known
 from panda_airflow.client.task_retry import Retries, TaskRetryPolicy
@@ -93,7 +93,7 @@ class WaitPlan:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> WaitPlan:
         """Read what :meth:`to_json` wrote, also in another version that knew fewer fields, or more."""
-        value = {item.name: value[item.name] for item in fields(cls) if item.name in value}
+        value = {name: item for name, item in value.items() if name in cls.__dataclass_fields__}
         mark = Mark(**value["mark"]) if value.get("mark") else None
         retry = TaskRetryPolicy.from_json(value["retry"]) if value.get("retry") else None
         return cls(**(value | {"statuses": tuple(value["statuses"]), "mark": mark, "retry": retry}))
@@ -149,7 +149,7 @@ class Watch:
     ) -> None:
         self.plan = plan
         self.status = status
-        self.failures = Failures(failing_since, failures)
+        self.failures = Failures(failing_since, failures) if failures else NO_FAILURES
         self.note = ""
         self.warn = False
 
@@ -187,7 +187,7 @@ class Watch:
         return pause(now, plan.since, plan.poll_interval, plan.max_poll_interval, plan.deadline, plan.task_id)
 
     def _judge_state(self, info: TaskInfo, now: float) -> WaitEvent | None:
-        self.failures.forget()
+        self.failures = NO_FAILURES
         self.status = info.status
         accepted = info.status in self.plan.statuses or self._has_enough(info)
         over = accepted or classify(info.status).is_final
@@ -202,7 +202,7 @@ class Watch:
 
     def _judge_row(self, row: TaskRow) -> WaitEvent | None:
         """End with a task that a status feed says has ended; what it does not tell the event leaves out."""
-        self.failures.forget()
+        self.failures = NO_FAILURES
         self.status = row.status
         if row.status not in self.plan.statuses and not classify(row.status).is_final:
             self.note, self.warn = f"PanDA task {self.plan.task_id} is {row.status}.", False
@@ -220,6 +220,7 @@ class Watch:
             return None
         if is_permanent(error, seen=bool(self.status) or now > plan.since + SETTLED):
             return self._event("error", note=str(error))
+        self.failures = self.failures.and_one(now)
         over = self.failures.are_too_many(now, plan.outage)
         self.note, self.warn = (
             f"Look {self.failures.number} at PanDA task {plan.task_id} failed in a row: {error}",

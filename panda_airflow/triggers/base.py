@@ -43,6 +43,11 @@ class PandaTrigger(BaseTrigger):
         self.cancel_on_kill = cancel_on_kill
         self._client: PandaClient | None = None
 
+    @property
+    def log(self) -> Any:
+        """One logger for all triggers of a class, of which thousands may wait; each line finds its own task's log."""
+        return self.logger()
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, in threads for whatever blocks, and yield how the wait ended."""
         try:
