@@ -16,20 +16,22 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from math import inf
-from typing import Self, TypeVar
+from threading import Event
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-from panda_airflow.client import acts
 from panda_airflow.client.driver import Step
-from panda_airflow.client.errors import PandaError
-from panda_airflow.client.feed_ledger import Ledger, Question, Trouble, Waiting
+from panda_airflow.client.errors import NotFound, PandaError
+from panda_airflow.client.feed_ledger import Ledger, Question, Waiting
 from panda_airflow.client.feed_link import LOOKS_AT_ONCE, Link, ask
+from panda_airflow.client.feed_trouble import Trouble
+from panda_airflow.client.feed_waiter import WAKES_AT_ONCE, ManyWaiter, Waiter
 from panda_airflow.client.many import ManyPlan
 from panda_airflow.client.models import TaskInfo
 from panda_airflow.client.push import Listener
@@ -42,12 +44,7 @@ log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
-MANY_LOOKS = 1000
-"""Looks after which a wait for many tells the feed what it saw, before that is old."""
-
 ROWS_AT_ONCE = 500
-ENTRIES_AT_ONCE = 1000
-WAKES_AT_ONCE = 50
 REPORT_INTERVAL = 60.0
 RESTART = 10.0
 
@@ -92,6 +89,7 @@ class Feed:
     :param connect: makes the client.
     :param report: receives the feed, once a minute and at its end.
     :ivar waiters: who waits for a task, by wait.
+    :ivar line: what a look at a single task has to hold.
     :ivar questions: bulk requests made.
     :ivar looks: requests made for single tasks.
     :ivar changes: times that a wait was given a reason to look.
@@ -110,7 +108,7 @@ class Feed:
         self._ledger = Ledger()
         self._trouble = Trouble()
         self._link = Link(connect, lambda config: Listener(config, loop, self.tell))
-        self._line = asyncio.Semaphore(LOOKS_AT_ONCE)
+        self.line = asyncio.Semaphore(LOOKS_AT_ONCE)
         self._one_list = asyncio.Lock()
         self._more = asyncio.Event()
         self._poller: asyncio.Task[None] | None = None
@@ -158,20 +156,40 @@ class Feed:
         return self._ledger.left(waiting, time.monotonic())
 
     async def look(self, waiting: Waiting) -> TaskInfo:
-        """Look at one task, a few at a time.
+        """Look at one task.
 
         :raises PandaError: the look failed, or would fail as those before it did.
         """
-        async with self._line:
-            waiting.news = False
-            try:
-                self._trouble.check(waiting, time.monotonic())
-                info = await self._request(waiting)
-            except PandaError:
-                self.missed(waiting)
-                raise
+        waiting.news = False
+        try:
+            self._trouble.check(waiting, time.monotonic())
+            info = await self._request(waiting)
+        except PandaError as error:
+            self.missed(waiting, error)
+            raise
         self._trouble.succeeded()
         return self.saw(waiting, info)
+
+    async def look_at_many(self, waits: Sequence[Waiting], step: Step) -> dict[int, object]:
+        """Look at the tasks of one list at a time, or at a single one as :meth:`look` does."""
+        gone = Event()
+        async with self.line if len(waits) == 1 else self._one_list:
+            try:
+                self._trouble.check(waits[0], time.monotonic())
+                answers = await self.run(partial(perform_many, step=step, gone=gone))
+            except PandaError as error:
+                return dict.fromkeys(step.task_ids, error)
+            finally:
+                gone.set()
+        failed = [(one, answer) for one in waits if isinstance(answer := answers[one.task_id], PandaError)]
+        self.looks += len(waits)
+        self.failures += len(failed)
+        if len(failed) < len(waits):
+            self._trouble.succeeded()
+        else:
+            for waiting, answer in failed:
+                self._trouble.failed(waiting, answer, time.monotonic())
+        return answers
 
     def saw(self, waiting: Waiting, info: TaskInfo) -> TaskInfo:
         """Learn from a look.
@@ -182,9 +200,12 @@ class Feed:
         self._poll_on()
         return replace(info, raw={name: info.raw[name] for name in _KEPT & info.raw.keys()})
 
-    def missed(self, waiting: Waiting) -> None:
+    def missed(self, waiting: Waiting, error: object) -> None:
         """Learn that a look failed."""
-        self._ledger.missed(waiting)
+        if isinstance(error, NotFound) and not waiting.known:
+            self._ledger.hidden(waiting, time.monotonic())
+        else:
+            self._ledger.missed(waiting)
 
     def leave(self, waiting: Waiting) -> None:
         """Forget a wait that is over."""
@@ -198,19 +219,11 @@ class Feed:
             self._poller.cancel()
         self._link.close()
         if self._report:
-            self._report(self)
+            asyncio.get_running_loop().call_soon(self._report, self)  # no wait fails with it
 
     async def run(self, call: Callable[[PandaClient], R]) -> R:
         """Let a thread use the client."""
         return await self._link.run(call)
-
-    async def run_many(self, step: Step) -> dict[int, object]:
-        """Look at many tasks or kill them, for one list at a time."""
-        async with self._one_list:
-            answers = await self.run(lambda client: perform_many(client, step))
-        self.looks += len(answers)
-        self.failures += sum(isinstance(answer, PandaError) for answer in answers.values())
-        return answers
 
     async def _request(self, waiting: Waiting) -> TaskInfo:
         self.looks += 1
@@ -251,10 +264,12 @@ class Feed:
             rows, latest = await self.run(lambda client: ask(client, question))
         except PandaError as error:
             self.failures += 1
+            self._trouble.heard(None)
             log.debug("Status feed of %s: %s", self.name, error)
             await self._wake(self._ledger.failed(question, error, time.monotonic()))
             return
         self.answered = now = time.monotonic()
+        self._trouble.heard(rows)
         for first in range(0, len(rows), ROWS_AT_ONCE):
             await self._wake(self._ledger.read(question, rows[first : first + ROWS_AT_ONCE]))
         await self._wake(self._ledger.conclude(question, latest, now))
@@ -279,115 +294,6 @@ class Feed:
         )  # fmt: skip
         if self._report:
             await asyncio.to_thread(self._report, self)
-
-
-class Waiter:
-    """A wait that has joined a feed.
-
-    :param plan: what it waits for; the feed tells only of ends, so that a wait for anything else looks for itself.
-    :param task_ids: JediTaskIDs.
-    :param alone: whether it looks for itself in any case.
-    """
-
-    def __init__(self, feed: Feed, plan: WaitPlan, task_ids: Iterable[int], *, alone: bool) -> None:
-        alone, sure = alone or plan.looks_itself, plan.sure
-        self._feed = feed
-        self._label = plan.label
-        self._deadline = plan.deadline
-        self._called: asyncio.Future[None] | None = None
-        self.waiting = {task_id: Waiting(task_id, plan.poll_interval, alone, sure) for task_id in task_ids}
-
-    async def __aenter__(self) -> Self:
-        """Begin, in portions."""
-        try:
-            for number, waiting in enumerate(self.waiting.values(), 1):
-                self._feed.waiters[waiting] = self
-                self._feed.enter(waiting, self._label)
-                if number % ENTRIES_AT_ONCE == 0:
-                    await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            await self.__aexit__()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Wait no more; with the last wait the feed ends."""
-        self.leave()
-        if not self._feed.waiters:
-            self._feed.close()
-
-    def wake(self) -> None:
-        """Have the wait ask again how long to rest."""
-        if self._called and not self._called.done():
-            self._called.set_result(None)
-
-    def leave(self, task_ids: Iterable[int] | None = None) -> None:
-        """Wait no more for these tasks, or for any."""
-        for task_id in list(self.waiting) if task_ids is None else task_ids:
-            self._feed.leave(self.waiting.pop(task_id))
-
-    async def rest(self, seconds: float) -> None:
-        """Say how long the next look may wait while the feed cannot tell about a task; the look itself does."""
-        now = time.monotonic()
-        deadline = inf if self._deadline is None else now + self._deadline - time.time()
-        for waiting in self.waiting.values():
-            waiting.due, waiting.deadline = now + seconds, deadline
-
-    async def perform(self, step: Step) -> object:
-        """Do what a step of the wait asks for, a look once there is a reason; see :func:`.acts.perform`.
-
-        :return: for a look a ``TaskInfo``, or the ``TaskRow`` that an answer told.
-        :raises PandaError: the server did not answer, or refused.
-        """
-        (waiting,) = self.waiting.values()
-        if step.act == "look":
-            await self._rest()
-            return waiting.take_row() or await self._feed.look(waiting)
-        return await self._feed.run(partial(acts.perform, task_id=waiting.task_id, step=step))
-
-    async def _rest(self) -> None:
-        """Pause until there is news of a task, its own look is due, or the deadline has come."""
-        loop = asyncio.get_running_loop()
-        while (left := min(map(self._feed.left, self.waiting.values()), default=0.0)) > 0:
-            self._called = loop.create_future()
-            timer = loop.call_later(left, self.wake) if left < inf else None
-            try:
-                await self._called
-            finally:
-                if timer:
-                    timer.cancel()
-
-
-class ManyWaiter(Waiter):
-    """A wait for many tasks that has joined a feed; its looks tell only of those tasks of which there is news."""
-
-    async def perform(self, step: Step) -> dict[int, object]:
-        """Do what a step of the wait asks for; see :func:`panda_airflow.client.task_looks.perform_many`."""
-        if step.act != "look":
-            return await self._feed.run_many(step)
-        self.leave(self.waiting.keys() - set(step.task_ids))
-        await self._rest()
-        seen: dict[int, object] = {task_id: row for task_id, one in self.waiting.items() if (row := one.take_row())}
-        due = [task_id for task_id, one in self.waiting.items() if task_id not in seen and self._feed.left(one) <= 0]
-        for first in range(0, len(due), MANY_LOOKS):
-            seen |= await self._look(replace(step, task_ids=tuple(due[first : first + MANY_LOOKS])))
-        return seen
-
-    async def _look(self, step: Step) -> dict[int, object]:
-        for task_id in step.task_ids:
-            self.waiting[task_id].news = False
-        answers = await self._feed.run_many(step)
-        for number, (task_id, answer) in enumerate(answers.items(), 1):
-            answers[task_id] = self._learned(self.waiting[task_id], answer)
-            if number % WAKES_AT_ONCE == 0:
-                await asyncio.sleep(0)
-        return answers
-
-    def _learned(self, waiting: Waiting, answer: object) -> object:
-        if isinstance(answer, TaskInfo):
-            return self._feed.saw(waiting, answer)
-        self._feed.missed(waiting)
-        return answer
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

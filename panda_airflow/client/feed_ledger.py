@@ -21,7 +21,6 @@ from datetime import datetime, timedelta
 from math import inf
 
 from panda_airflow.client import errors
-from panda_airflow.client.driver import is_permanent
 from panda_airflow.client.models import TaskInfo, TaskRow
 from panda_airflow.client.status import FINAL_STATUSES
 
@@ -40,12 +39,14 @@ OVERLAP = timedelta(minutes=10)
 BACK_DATED = timedelta(hours=7)
 """How far behind the tasks' own times a wide question reaches; JEDI turns them back by up to 6 hours."""
 
+HIDDEN = 5
+"""Intervals between looks at a task that is not registered yet, and up to twice that, so that they spread."""
+
 REACH = timedelta(days=7)
 """How far back a question reaches that is to show tasks of which nothing is known."""
 
 TOO_MANY_FAILURES = 3
 LONGEST_BACKOFF = 600.0
-LONGEST_TROUBLE = 60.0
 
 State = tuple[str, datetime | None]
 """Status and modification time."""
@@ -63,6 +64,7 @@ class Waiting:
     :param deadline: when it looks at the latest.
     :param entered: when it was last put under its scope.
     :param hope: until when it waits to be shown for the first time.
+    :param hidden: until when its task is taken not to be registered yet, which a question shows once it is.
     :param known: whether its task was ever seen.
     :param told: the last final state that an answer told and that is no end by itself.
     :param news: whether there is a reason to look now.
@@ -81,6 +83,7 @@ class Waiting:
     request_id: int = 0
     entered: float = -inf
     hope: float = -inf
+    hidden: float = -inf
     known: bool = False
     told: State | None = None
     news: bool = False
@@ -138,7 +141,7 @@ class Scope:
     def trusted_until(self, waiting: Waiting) -> float:
         """Until when a task is left to the questions."""
         if waiting in self.unproven:
-            return -inf if self.failures else waiting.hope
+            return -inf if self.failures >= TOO_MANY_FAILURES else max(waiting.hope, waiting.hidden)
         return -inf if self.failures >= TOO_MANY_FAILURES else self.audited + 2 * AUDIT - waiting.task_id % SPREAD
 
     def enter(self, waiting: Waiting, request_id: int, now: float) -> None:
@@ -214,7 +217,7 @@ class Ledger:
         if not scope.members:
             scope.next = max(scope.next, now + waiting.interval)
         scope.enter(waiting, waiting.task_id, now)
-        waiting.hope = now + waiting.interval
+        waiting.hope = now + 2 * waiting.interval
         scope.doubt(waiting, now + min(GATHERING, waiting.interval / 10))
 
     def saw(self, waiting: Waiting, info: TaskInfo, now: float) -> None:
@@ -222,7 +225,7 @@ class Ledger:
         waiting.known, waiting.missed = True, False
         label = str(info.raw.get("prodSourceLabel") or "")
         if info.status == "registered":  # not refined: it has no owner yet
-            self.missed(waiting)
+            self.hidden(waiting, now)
         elif waiting.alone or info.status in FINAL_STATUSES or not label:  # it may wait for a command to be executed
             self.forget(waiting)
         else:
@@ -240,9 +243,14 @@ class Ledger:
 
     def missed(self, waiting: Waiting) -> None:
         """Take it that a look failed: the wait looks again at its own pace, unless an answer shows its task."""
-        waiting.news, waiting.hope, waiting.missed = False, -inf, True
+        waiting.news, waiting.hope, waiting.missed, waiting.told = False, -inf, True, None
         if scope := waiting.scope:
             scope.doubt(waiting, scope.next)
+
+    def hidden(self, waiting: Waiting, now: float) -> None:
+        """Take it that JEDI has not registered a task; whether there is such a task at all only rare looks tell."""
+        self.missed(waiting)
+        waiting.hidden = now + HIDDEN * (1 + waiting.task_id % 100 / 100) * waiting.interval
 
     def forget(self, waiting: Waiting) -> None:
         """Ask nothing more for this wait."""
@@ -304,7 +312,7 @@ class Ledger:
         scope.doubted = question.doubted & scope.members
         is_strange = question.wide and not question.shown and scope.audited > -inf
         unshown = set[Waiting]() if is_strange else question.unshown & scope.members
-        missing = [waiting for waiting in unshown if waiting.entered <= question.asked]
+        missing = [one for one in unshown if one.entered <= question.asked and one.hidden <= now]
         for waiting in missing:
             waiting.hope, waiting.news = -inf, waiting.news or waiting not in scope.unproven
         if question.wide and question.shown:
@@ -318,7 +326,7 @@ class Ledger:
         scope = question.scope
         scope.failures += 1
         _schedule(question, now, error.retry_after if isinstance(error, errors.ServerError) else None)
-        return list(scope.members if scope.failures == TOO_MANY_FAILURES else scope.unproven)
+        return list(scope.members) if scope.failures == TOO_MANY_FAILURES else []
 
     def _scope(self, user: str, label: str) -> Scope:
         known = self._scopes.get((user, label))
@@ -350,7 +358,8 @@ def _schedule(question: Question, now: float, retry_after: float | None = None) 
     """Ask again after the shortest interval, rarely while it fails, and never faster than the server answers."""
     scope, took = question.scope, now - question.asked
     interval = scope.interval if scope.members else 0.0
-    pause = max(interval, min(max(_doubled(interval, scope.failures), retry_after or 0.0), LONGEST_BACKOFF))
+    soon = interval / 10 if scope.unproven and 0 < scope.failures < TOO_MANY_FAILURES else interval
+    pause = max(soon, min(max(doubled(soon, scope.failures), retry_after or 0.0), LONGEST_BACKOFF))
     again = max(question.asked + pause, now + took)
     scope.earliest = again if scope.failures else max(question.asked + interval / 10, now + 9 * took)
     if scope.failures or question.wide or question.narrow:
@@ -359,42 +368,10 @@ def _schedule(question: Question, now: float, retry_after: float | None = None) 
         scope.prove = again
 
 
-def _doubled(seconds: float, times: int) -> float:
+def doubled(seconds: float, times: int) -> float:
+    """Grow a pause with each failure."""
     return seconds * 2.0 ** min(times, 10)
 
 
 def _older(one: datetime | None, other: datetime | None) -> datetime | None:
     return min(one, other) if one and other else one or other
-
-
-class Trouble:
-    """Looks that fail in a row, whatever their task; while they do, another look tells nothing new."""
-
-    def __init__(self) -> None:
-        self._failures = 0
-        self._until = -inf
-        self._error: errors.PandaError | None = None
-
-    def check(self, waiting: Waiting, now: float) -> None:
-        """Spare the server a look that would fail.
-
-        :raises NotCarriedOut: the last looks have failed just now.
-        """
-        if now < self._until:
-            raise errors.NotCarriedOut(
-                f"PanDA task {waiting.task_id} was not looked at, since {self._failures} looks have failed in a row.",
-                server_says=str(self._error),
-            )
-
-    def succeeded(self) -> None:
-        """Begin anew."""
-        self._failures, self._until = 0, -inf
-
-    def failed(self, waiting: Waiting, error: errors.PandaError, now: float) -> None:
-        """Count a look that failed, unless the reason is the task's own; be silent a little longer each time."""
-        if is_permanent(error, seen=waiting.known) or (isinstance(error, errors.NotFound) and not waiting.known):
-            return
-        self._failures, self._error = self._failures + 1, error
-        asked = (error.retry_after or 0.0) if isinstance(error, errors.ServerError) else 0.0
-        own = _doubled(1.0, self._failures - TOO_MANY_FAILURES) if self._failures >= TOO_MANY_FAILURES else 0.0
-        self._until = now + min(max(own, asked), LONGEST_TROUBLE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from threading import Event
 
 from panda_airflow.client.driver import Step
 from panda_airflow.client.errors import InvalidArgument, NotFound, PandaError, Refused
@@ -18,14 +19,15 @@ AT_A_TIME = 8
 """Requests under way at once; as many failures in a row show that the server is in trouble."""
 
 
-def perform_many(client: PandaClient, step: Step) -> dict[int, object]:
+def perform_many(client: PandaClient, step: Step, gone: Event | None = None) -> dict[int, object]:
     """Look at tasks or kill them, as a step of a wait for many asks for.
 
+    :param gone: set once nobody wants the answers to the looks any more.
     :return: by task ID what the server answered, or the error.
     """
     if step.act == "kill":
         return _ask_each(client.task.kill, step.task_ids)
-    return look_at_many(client, step.task_ids)
+    return look_at_many(client, step.task_ids, gone)
 
 
 def look_at_list(client: PandaClient, task_ids: Sequence[int], plan: WaitPlan) -> dict[int, object]:
@@ -47,16 +49,17 @@ def look_at_list(client: PandaClient, task_ids: Sequence[int], plan: WaitPlan) -
     )
 
 
-def look_at_many(client: PandaClient, task_ids: Sequence[int]) -> dict[int, object]:
+def look_at_many(client: PandaClient, task_ids: Sequence[int], gone: Event | None = None) -> dict[int, object]:
     """Read the states of tasks.
 
     A task is "not found" for minutes after its submission too; one that was never submitted is told from that by
     :class:`InvalidArgument`.
 
     :param task_ids: JediTaskIDs.
+    :param gone: set once nobody wants the answers any more.
     :return: by task ID a ``TaskInfo``, or the error where there is none.
     """
-    seen = _ask_each(client.task.get_detailed_info, task_ids)
+    seen = _ask_each(client.task.get_detailed_info, task_ids, gone)
     missing = [task_id for task_id, answer in seen.items() if isinstance(answer, NotFound)]
     return seen | _never_submitted(client, missing)
 
@@ -86,11 +89,13 @@ def has_database(client: PandaClient) -> bool:
     return True
 
 
-def _ask_each(call: Callable[[int], object], task_ids: Sequence[int]) -> dict[int, object]:
+def _ask_each(call: Callable[[int], object], task_ids: Sequence[int], gone: Event | None = None) -> dict[int, object]:
     """Make a call for each task; once the server is in trouble, the rest is spared."""
     failed: list[PandaError] = []
 
     def ask(task_id: int) -> object:
+        if gone and gone.is_set():
+            return None
         if trouble := failed[AT_A_TIME - 1 :]:
             return trouble[0]
         try:

@@ -18,7 +18,8 @@ from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from panda_airflow.client import NotFound, PandaClient, PandaError, TaskAborted, TaskOutcome, UsageError, WaitTimeout
 from panda_airflow.client.driver import Step, adrive, check_interval, run_apart
-from panda_airflow.client.feed import Waiter, join
+from panda_airflow.client.feed import join
+from panda_airflow.client.feed_waiter import Waiter
 from panda_airflow.client.lookup import until_registered
 from panda_airflow.client.models import Json, Mark, TaskInfo
 from panda_airflow.client.reaper import FAREWELL, LAST_WORDS, Target, send_reaper

@@ -7,7 +7,7 @@ from typing import Any
 
 from panda_airflow.client import PandaError, WrongState
 from panda_airflow.client.driver import Step
-from panda_airflow.client.feed import Waiter
+from panda_airflow.client.feed_waiter import Waiter
 from panda_airflow.client.many import ManyPlan
 from panda_airflow.client.task_looks import perform_many
 from panda_airflow.triggers.panda import PandaTaskTrigger

@@ -9,7 +9,8 @@ from typing import Any
 
 from panda_airflow.client import PandaClient, PandaError, WrongState
 from panda_airflow.client.driver import Step, adrive
-from panda_airflow.client.feed import Waiter, join
+from panda_airflow.client.feed import join
+from panda_airflow.client.feed_waiter import Waiter
 from panda_airflow.client.many import ManyPlan
 from panda_airflow.client.models import Mark
 from panda_airflow.client.reaper import FAREWELL, Target, send_reaper

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from panda_airflow.client import errors, feed
+from panda_airflow.client import errors, feed, feed_waiter
 from panda_airflow.client.api.creds import CredsApi
 from panda_airflow.client.api.system import SystemApi
 from panda_airflow.client.api.task import TaskApi
@@ -275,6 +275,7 @@ def simulated(root: Path) -> Iterator[Site]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(feed, "Link", lambda *_: link)
         patch.setattr(feed, "time", clocks)
+        patch.setattr(feed_waiter, "time", clocks)
         patch.setattr(feed.log, "error", broken)
         try:
             yield site

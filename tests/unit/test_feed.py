@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from panda_airflow.client import errors
-from panda_airflow.client.feed_ledger import AUDIT, LONGEST_BACKOFF, LONGEST_TROUBLE, Ledger, Question, Trouble, Waiting
+from panda_airflow.client.feed_ledger import AUDIT, LONGEST_BACKOFF, Ledger, Question, Waiting
+from panda_airflow.client.feed_trouble import LONGEST_TROUBLE, Trouble
 from panda_airflow.client.models import Mark, TaskInfo, TaskRow
 from panda_airflow.client.status import FINAL_STATUSES, classify
 from panda_airflow.client.task_retry import TaskRetryPolicy
