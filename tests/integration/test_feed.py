@@ -99,6 +99,19 @@ def test_a_deadline_passes_while_nothing_changes_and_the_task_is_killed(tmp_path
     assert "was told to stop" in event["note"]
 
 
+def test_a_report_that_fails_hurts_no_wait(tmp_path: Path) -> None:
+    def report(_: feed.Feed) -> None:
+        raise OSError("no metrics")
+
+    async def life(server: DevServer) -> WaitEvent:
+        what = plan(submit(server, "good"))
+        async with feed.join("panda_default", connector(server), what, report) as waiter:
+            return await adrive(what, waiter.perform, sleep=waiter.rest, clock=time.time, log=log)
+
+    with DevServer(tmp_path, pace=PACE) as server:
+        assert outcomes([asyncio.run(life(server))]) == [("ended", "done")]
+
+
 def test_a_wait_for_a_status_that_does_not_last_looks_for_itself(tmp_path: Path) -> None:
     with DevServer(tmp_path, pace=PACE) as server:
         what = plan(submit(server, "seen", "sleep 3", skipScout=True), statuses=("running", "scouting"))

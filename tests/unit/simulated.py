@@ -76,6 +76,7 @@ class Panda:
     :ivar requests: how many it was sent, by method.
     :ivar asked: the method of the last one.
     :ivar refuse: methods that it answers with HTTP 503.
+    :ivar broken: tasks for which it has only HTTP 500.
     :ivar lie: whether its list of changes is empty.
     """
 
@@ -89,6 +90,7 @@ class Panda:
         self.requests = Counter[str]()
         self.asked = ""
         self.refuse = set[str]()
+        self.broken = set[int]()
         self.lie = False
         self.held: dict[int, list[tuple[float, dict[str, Any]]]] = {}
 
@@ -107,8 +109,8 @@ class Panda:
         module, method = endpoint.path.split("/")
         self.requests[method] += 1
         self.asked = method
-        if method in self.refuse:
-            raise errors.ServerError("HTTP 503.", endpoint=endpoint.path)
+        if method in self.refuse or arguments.get("task_id") in self.broken:
+            raise errors.ServerError("HTTP 5xx.", endpoint=endpoint.path)
         if self.lie and method == "get_tasks_modified_since":
             return Envelope(True, "", {})
         envelope = cast("Envelope", getattr(_HANDLERS[module], method)(self.backend, BOB, **arguments))
@@ -208,9 +210,9 @@ class Site:
         plan = self._plan(task_id, mark=mark, **more)
         return self._begin(Wait((task_id,), plan), plan, alone=alone)
 
-    def wait_for_all(self, task_ids: Iterable[int]) -> Wait:
+    def wait_for_all(self, task_ids: Iterable[int], **more: Any) -> Wait:
         """Begin to wait for a list of tasks."""
-        plan = ManyPlan(tuple(task_ids), self._plan(0), fail_fast=False)
+        plan = ManyPlan(tuple(task_ids), self._plan(0, **more), fail_fast=False)
         return self._begin(Wait(plan.task_ids, plan.each), plan)
 
     def cancel(self, wait: Wait) -> None:
