@@ -2,8 +2,9 @@
 
 One question to the server covers every task of one user and label that changed since a watermark. A wait that joins is
 taken for one of the caller's own tasks, under its own request ID, until the next question proves it; only where that
-does not show its task does the wait look itself, and where the task belongs is then known. A final row ends the wait
-if its status says all, and it was asked for after the wait began; any other is a reason to look.
+does not show its task does the wait look itself, and where the task belongs is then known; a task that is not
+registered yet is looked at rarely, as a question shows once it is. A final row ends the wait if its status says all,
+and it was asked for after the wait began; any other is a reason to look.
 
 An answer is read by what it leaves out, too. It is keyed by request ID, so a request ID that is absent proves that none
 of its tasks has ended; one that is there under another task's name may hide this one, and then the wait looks at its
