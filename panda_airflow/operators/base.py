@@ -14,7 +14,6 @@ from typing import Any
 from airflow.sdk import RetryAction
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout, TaskDeferralTimeout
-from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from panda_airflow.client import NotFound, PandaClient, PandaError, TaskAborted, TaskOutcome, UsageError, WaitTimeout
 from panda_airflow.client.driver import Step, adrive, check_interval, run_apart
@@ -32,36 +31,12 @@ from panda_airflow.hooks.lineage import TaskLineage
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.hooks.result import TaskResult, settle
 from panda_airflow.links.panda import PandaTaskLink
+from panda_airflow.operators.memory import Context, Memory, note_end
 from panda_airflow.policies.retry import PandaRetryPolicy
 from panda_airflow.triggers.panda import PandaTaskTrigger
 
-Context = Any
-"""Airflow's context; its own type lists every key of every kind of run."""
-
-
 SLOWEST_LOOK = 300.0
 """Seconds that one look at a task may last, repeated requests included."""
-
-
-class Memory:
-    """What a step remembers across its tries, in Airflow's task state store.
-
-    :param context: Airflow's context of the running try.
-    :param key: what is remembered.
-    """
-
-    def __init__(self, context: Context, key: str) -> None:
-        self._store = context["task_state_store"]
-        self._key = key
-
-    def recall(self) -> dict[str, Any] | None:
-        """Return what was remembered last, or None."""
-        value: dict[str, Any] | None = self._store.get(self._key)
-        return value
-
-    def remember(self, value: dict[str, Any]) -> None:
-        """Remember a JSON object for as long as the DAG run exists."""
-        self._store.set(self._key, value, retention=NEVER_EXPIRE)
 
 
 class PandaTaskOperator(TaskLineage):
@@ -276,6 +251,7 @@ class PandaTaskOperator(TaskLineage):
         self.monitor_url = self.hook.config.task_page(self.known_task)
         self.result = settle(self.hook, event, self.retry_note(event))
         publish(context, self.outlets, self.result, self.vo)
+        note_end(context)
         return self.result
 
     def retry_note(self, event: WaitEvent) -> str:  # noqa: ARG002 - for those who override it

@@ -16,7 +16,8 @@ from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES
 from panda_airflow.client.waiting import JEDI_PATIENCE, WaitEvent, WaitPlan, read_event
 from panda_airflow.hooks.result import TaskResult
 from panda_airflow.hooks.step import read_task_id
-from panda_airflow.operators.base import Context, Memory, PandaTaskOperator
+from panda_airflow.operators.base import PandaTaskOperator
+from panda_airflow.operators.memory import Context, Memory
 from panda_airflow.operators.once import at_most_once
 
 ENDING = frozenset({"aborting", "toabort", "tobroken", "prepared", "passed"})

@@ -14,7 +14,7 @@ from panda_airflow.client import TaskFailed, UsageError
 from panda_airflow.client.models import Json, Mark
 from panda_airflow.client.polling import PollPlan
 from panda_airflow.hooks.step import PandaStep, read_task_id
-from panda_airflow.operators.base import Context
+from panda_airflow.operators.memory import Context
 from panda_airflow.operators.once import at_most_once
 from panda_airflow.operators.polling import PandaPollOperator
 

@@ -13,7 +13,7 @@ from panda_airflow.client import PandaClient, PandaError, PermissionDenied, Serv
 from panda_airflow.client.jobs import FileSpec, JobSpec, dump_jobs
 from panda_airflow.client.looks import JOB_FINAL, jobs_plan, panda_ids
 from panda_airflow.client.models import Json
-from panda_airflow.operators.base import Context, Memory
+from panda_airflow.operators.memory import Context, Memory
 from panda_airflow.operators.once import at_most_once
 from panda_airflow.operators.polling import PandaPollOperator
 

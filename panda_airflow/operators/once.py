@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from panda_airflow.client import PandaError
 from panda_airflow.client.errors import NOTHING_DONE
-from panda_airflow.operators.base import Context, Memory
+from panda_airflow.operators.memory import Context, Memory
 
 
 def at_most_once(context: Context, what: str, send: Callable[[], Any]) -> Any:

@@ -14,7 +14,7 @@ from panda_airflow.client.looks import LOOKS
 from panda_airflow.client.models import Json
 from panda_airflow.client.polling import PollPlan, conclude
 from panda_airflow.hooks.step import PandaStep
-from panda_airflow.operators.base import Context
+from panda_airflow.operators.memory import Context
 from panda_airflow.triggers.polling import PandaPollTrigger
 
 

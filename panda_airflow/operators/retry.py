@@ -12,7 +12,8 @@ from panda_airflow.client.report import LOOK_AGAIN
 from panda_airflow.client.status import RETRYABLE_STATUSES, Outcome, classify
 from panda_airflow.client.waiting import WaitEvent, WaitPlan
 from panda_airflow.hooks.step import read_task_id
-from panda_airflow.operators.base import Context, Memory, PandaTaskOperator
+from panda_airflow.operators.base import PandaTaskOperator
+from panda_airflow.operators.memory import Context, Memory
 
 QUALIFIERS = (
     "no_child_retry", "discard_events", "disable_staging_mode", "keep_gshare_priority", "ignore_hard_exhausted",

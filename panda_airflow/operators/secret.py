@@ -10,7 +10,7 @@ from airflow.sdk.log import mask_secret
 
 from panda_airflow.client import UsageError
 from panda_airflow.hooks.step import PandaStep
-from panda_airflow.operators.base import Context
+from panda_airflow.operators.memory import Context
 
 
 class PandaSetSecretOperator(PandaStep):

@@ -41,7 +41,8 @@ from panda_airflow.client.waiting import JEDI_PATIENCE, WaitEvent, WaitPlan, rea
 from panda_airflow.hooks.definition import TaskDefinition
 from panda_airflow.hooks.result import TaskResult
 from panda_airflow.hooks.step import read_task_id
-from panda_airflow.operators.base import Context, Memory, PandaTaskOperator
+from panda_airflow.operators.base import PandaTaskOperator
+from panda_airflow.operators.memory import Context, Memory
 
 OnChange = Literal["resubmit", "continue"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from panda_airflow.client import UsageError
 from panda_airflow.client.models import Json
 from panda_airflow.hooks.step import PandaStep
-from panda_airflow.operators.base import Context
+from panda_airflow.operators.memory import Context
 from panda_airflow.operators.once import at_most_once
 
 

@@ -1,0 +1,58 @@
+"""What a step remembers across its tries, and how it tells a clear by a person from a retry by Airflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
+Context = Any
+"""Airflow's context; its own type lists every key of every kind of run."""
+
+
+class Memory:
+    """What a step remembers across its tries, in Airflow's task state store.
+
+    :param context: Airflow's context of the running try.
+    :param key: what is remembered.
+    """
+
+    def __init__(self, context: Context, key: str) -> None:
+        self._store = context["task_state_store"]
+        self._key = key
+
+    def recall(self) -> dict[str, Any] | None:
+        """Return what was remembered last, or None."""
+        value: dict[str, Any] | None = self._store.get(self._key)
+        return value
+
+    def remember(self, value: dict[str, Any]) -> None:
+        """Remember a JSON object for as long as the DAG run exists."""
+        self._store.set(self._key, value, retention=NEVER_EXPIRE)
+
+
+def clears(context: Context, retries: int | None) -> int:
+    """Count how often a person has cleared the step, in a unit that only grows; a retry by Airflow leaves it alone.
+
+    A clear sets ``max_tries`` to the number of the last try plus the step's retries. That moves it, unless the
+    retries were lowered meanwhile: hence the step remembers that it ended, too. A worker may die just after that,
+    and the retry which follows is no clear; Airflow then has fewer tries left than a clear would have given.
+
+    :param retries: the step's own, as its DAG says now.
+    """
+    memory, max_tries = Memory(context, "panda_clears"), context["ti"].max_tries
+    before = memory.recall()
+    if before and before["max_tries"] == max_tries:
+        ended = before.get("ended")
+        if ended is None or max_tries - ended < (retries or 0):
+            return int(before["clears"])
+    number = max(before["clears"] + 1, max_tries) if before else max_tries
+    memory.remember({"clears": number, "max_tries": max_tries})
+    return int(number)
+
+
+def note_end(context: Context) -> None:
+    """Remember that the step ended, as a success or for good: only a clear makes it run again."""
+    memory, ti = Memory(context, "panda_clears"), context["ti"]
+    before = memory.recall() or {"clears": ti.max_tries, "max_tries": ti.max_tries}
+    memory.remember({**before, "ended": ti.try_number})
