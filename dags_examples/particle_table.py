@@ -2,7 +2,7 @@
 
 The table, ``particle2026.csv``, ships in the PyPI package ``particle`` (Scikit-HEP), which made it from the data
 file of the Particle Data Group, https://pdg.lbl.gov. Two of the slices fail on purpose, one of them twice, so
-that the task ends as ``finished`` and has to be retried twice until it is ``done``.
+that the task ends as ``finished`` and has to be retried; JEDI then tries each of them up to five times more.
 
 The outputs are read from the cache of the embedded server; jobs of a real PanDA leave theirs in Rucio.
 """
@@ -59,6 +59,7 @@ def merge(jedi_task_id: str) -> dict[str, Any]:
         "heaviest": max(part["heaviest"] for part in slices),
         "longest_lived": max(part["longest_lived"] for part in slices),
         "shortest_lived": min(part["shortest_lived"] for part in slices),
+        "jobs": {str(part["slice"]): part["job"] for part in slices},
     }
     print(json.dumps(summary, indent=2))
     return summary

@@ -52,7 +52,7 @@ def main(table: str, number: int, slices: int) -> None:
         sys.exit(f"slice {number} fails on purpose in attempt {attempt}")
     lines = [line for line in Path(table).read_text().splitlines() if not line.startswith("#")]
     rows = list(csv.DictReader(lines))
-    result = analyse(rows[number - 1 :: slices])
+    result = analyse(rows[number - 1 :: slices]) | {"slice": number, "job": os.environ["PandaID"]}  # noqa: SIM112
     Path("slice.json").write_text(json.dumps(result))
     print(f"slice {number} of {slices}: {result}")
 

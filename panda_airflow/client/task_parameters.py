@@ -61,8 +61,9 @@ def command_task(
         "transPath": RUN_GEN,
         "site": site,
         "noInput": True,
-        "nFiles": jobs,
-        "nFilesPerJob": 1,
+        # JEDI splits a task without input by its events; one by its files would be a single job.
+        "nEvents": jobs,
+        "nEventsPerJob": 1,
         "maxAttempt": max_attempt,
         "skipScout": True,
         "jobParameters": arguments,

@@ -9,6 +9,8 @@ from importlib.resources import files
 from typing import Any
 
 TABLE = "particle2026.csv"
+SLICES = 6
+"""Parts that the example DAG cuts the table into, a job for each."""
 
 
 def particle_summary() -> dict[str, Any]:
@@ -38,6 +40,16 @@ def _lifetime(width: float, name: str) -> tuple[float, str]:
     from particle.particle.kinematics import width_to_lifetime  # noqa: PLC0415 - an optional dependency
 
     return width_to_lifetime(width) * 1e-9, name
+
+
+def lost_slices(jobs: dict[str, str]) -> list[str]:
+    """List the slices of the table that no job of their own has processed.
+
+    :param jobs: PandaIDs by number of the slice, counted from 1.
+    """
+    owners = Counter(jobs.values())
+    numbers = map(str, range(1, SLICES + 1))
+    return [number for number in numbers if number not in jobs or owners[jobs[number]] > 1]
 
 
 def agree(one: Any, other: Any) -> bool:

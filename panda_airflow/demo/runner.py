@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from panda_airflow.client import ClientConfig, PandaClient, PandaError
-from panda_airflow.demo.expected import agree, particle_summary
+from panda_airflow.demo.expected import agree, lost_slices, particle_summary
 from panda_airflow.demo.rest import AirflowApi
 from panda_airflow.demo.services import (
     Services,
@@ -128,6 +128,9 @@ def _step_errors(home: Path, run_id: str) -> str:
 
 def _checked(result: dict[str, Any]) -> str:
     """Compare the merged result with the one-pass computation."""
+    jobs = result.pop("jobs")
+    if lost := lost_slices(jobs):
+        raise PandaError(f"slices {', '.join(lost)} of the table had no job of their own: {json.dumps(jobs)}")
     expected = particle_summary()
     if not agree(result, expected):
         raise PandaError(f"the result is wrong:\n{json.dumps(result)}\nexpected:\n{json.dumps(expected)}")
@@ -136,7 +139,7 @@ def _checked(result: dict[str, Any]) -> str:
         result[name] for name in ("heaviest", "longest_lived", "shortest_lived")
     )
     return (
-        f"\n{result['particles']} particles: {kinds}\n"
+        f"\n{result['particles']} particles in {len(jobs)} jobs: {kinds}\n"
         f"heaviest: {heaviest}, {mass:g} MeV\n"
         f"longest measured lifetime: {stable}, {longest:.4g} s; shortest: {fleeting}, {shortest:.4g} s\n"
         "The result is right: one pass over the whole table gives the same.\n"

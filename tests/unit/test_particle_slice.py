@@ -12,22 +12,25 @@ from pathlib import Path
 
 import pytest
 
-from panda_airflow.demo.expected import TABLE, agree, particle_summary
+from panda_airflow.demo.expected import SLICES, TABLE, agree, lost_slices, particle_summary
 
 SCRIPT = Path(__file__).parents[2] / "dags_examples" / "analysis" / "particle_slice.py"
 
 
 def run(directory: Path, *arguments: str, attempt: int = 1) -> subprocess.CompletedProcess[str]:
     table = str(files("particle.data") / TABLE)
+    environment = {"PanDA_AttemptNr": str(attempt), "PandaID": "7"}
     return subprocess.run(
         [sys.executable, str(SCRIPT), table, *arguments],
-        cwd=directory, env={"PanDA_AttemptNr": str(attempt)}, capture_output=True, text=True, check=False,
+        cwd=directory, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
 def test_one_slice_of_one_is_what_the_particle_library_finds(tmp_path: Path) -> None:
     assert run(tmp_path, "1", "1").returncode == 0
-    assert agree(json.loads((tmp_path / "slice.json").read_text()), particle_summary())
+    found = json.loads((tmp_path / "slice.json").read_text())
+    assert (found.pop("slice"), found.pop("job")) == (1, "7")
+    assert agree(found, particle_summary())
 
 
 def test_a_wrong_summary_does_not_agree() -> None:
@@ -37,6 +40,13 @@ def test_a_wrong_summary_does_not_agree() -> None:
     assert not agree(right | {"particles": 668}, right)
     assert not agree(right | {"heaviest": (172600.0, "b")}, right)
     assert not agree(right | {"longest_lived": (878.4, "n")}, right)
+
+
+def test_a_slice_without_a_job_of_its_own_is_named() -> None:
+    jobs = {str(number): str(100 + number) for number in range(1, SLICES + 1)}
+    assert lost_slices(jobs) == []
+    assert lost_slices({number: job for number, job in jobs.items() if number != "4"}) == ["4"]
+    assert lost_slices(jobs | {"5": jobs["2"]}) == ["2", "5"]
 
 
 @pytest.mark.parametrize(("attempt", "exit_code"), [(1, 1), (2, 1), (3, 0)])

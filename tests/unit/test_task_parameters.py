@@ -67,7 +67,7 @@ def test_the_server_accepts_what_is_built(jobs: int, attempts: int, outputs: lis
     parameters = command_task("user.alice.fit", "fit", vo="wlcg", jobs=jobs, max_attempt=attempts, outputs=outputs)
     check_submission({"task_parameters": parameters})
     assert json.loads(json.dumps(parameters)) == parameters
-    assert (parameters["nFiles"], parameters["maxAttempt"]) == (jobs, attempts)
+    assert (parameters["nEvents"], parameters["nEventsPerJob"], parameters["maxAttempt"]) == (jobs, 1, attempts)
 
 
 def test_further_parameters_win() -> None:
