@@ -2,13 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-system test-production lint bench bench-smoke clean
+.PHONY: demo test test-random test-system test-production lint bench bench-smoke clean
 
 demo: .venv/with-demo
 	@$(BIN)/panda-airflow demo
 
+# Each worker has its own Airflow, servers and ports; a file's tests stay together.
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4
+
+# The property tests with other examples than make test has, and ROUNDS times as many.
+ROUNDS ?= 5
+test-random: .venv/with-test
+	for round in $$(seq $(ROUNDS)); do HYPOTHESIS_PROFILE=random $(BIN)/pytest -n auto --maxprocesses 4 -m hypothesis || exit; done
 
 # Needs RabbitMQ installed, not running: apt-get install rabbitmq-server
 test-system: .venv/with-test

@@ -261,3 +261,12 @@ def nothing_waits_on() -> Iterator[None]:
     """No step is left waiting in a thread, for a server that is gone."""
     yield
     wait_until(lambda: not any(thread.name.startswith("panda-") for thread in threading.enumerate()))
+
+
+@pytest.fixture(autouse=True)
+def forget_secrets() -> Iterator[None]:
+    """Each test's tokens leave Airflow's pattern of what to mask; it is compiled anew for each, ever slower."""
+    from airflow.sdk._shared.secrets_masker import reset_secrets_masker  # noqa: PLC0415 - nor this
+
+    yield
+    reset_secrets_masker()

@@ -192,16 +192,14 @@ def test_each_bad_answer_is_one_clear_error(clients: Clients, answer: bytes, kin
     assert str(caught.value).startswith("task/get_status: ")
 
 
-def closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+CLOSED_PORT = 1
+"""Nobody listens here, and no other test is given it."""
 
 
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        (f"http://localhost:{closed_port()}", "does not accept connections."),
+        (f"http://localhost:{CLOSED_PORT}", "does not accept connections."),
         ("http://nowhere.invalid", "the name of nowhere.invalid cannot be resolved."),
         (f"http://{'x' * 70}.org", "is no host name."),
     ],
@@ -215,7 +213,7 @@ def test_an_unreachable_server_is_not_delivered(clients: Clients, url: str, says
 
 
 def test_a_dead_proxy_is_named(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed_port()}")
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{CLOSED_PORT}")
     with pytest.raises(NotDelivered, match=r"the proxy on the way to panda.test failed. Check HTTPS_PROXY"):
         clients("http://panda.test").task.get_status(1)
 

@@ -91,6 +91,7 @@ def test_times_go_over_the_wire_in_naive_utc() -> None:
         ("-1", 0, 0),
         (format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True), 80_000, 86_401),
     ],
+    ids=["seconds", "fraction", "past", "date"],
 )
 def test_the_time_that_the_server_asks_for_is_read(value: str, least: float, most: float) -> None:
     with pytest.raises(ServerError) as caught:

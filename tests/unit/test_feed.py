@@ -504,9 +504,13 @@ class Life(RuleBasedStateMachine):
 
     @rule(task=everything, pause=st.sampled_from([0.0, 200.0]))
     def retry(self, task: int, pause: float) -> None:
-        """Command a retry, and wait for what comes of it; JEDI takes its time."""
-        if self.panda.final_since(task) and not self.panda.store.down:
-            self.site.wait(task, Mark.of(self.panda.task.get_detailed_info(task)) if not self.panda.refuse else None)
+        """Command a retry, and wait for what comes of it; JEDI takes its time.
+
+        For a broken task the server fails at the command, too: nothing happens, and nobody waits for it.
+        """
+        if self.panda.final_since(task) and not self.panda.store.down and task not in self.panda.broken:
+            can_look = LOOK not in self.panda.refuse
+            self.site.wait(task, Mark.of(self.panda.task.get_detailed_info(task)) if can_look else None)
             self.site.advance(pause)
             self.panda.retry(task)
 
