@@ -27,6 +27,7 @@ from panda_airflow.client import (
     TaskOutcome,
     TaskPartlyDone,
     WaitTimeout,
+    feed_trouble,
 )
 from panda_airflow.client.task_retry import TaskRetryPolicy
 from panda_airflow.operators.task import PandaSubmitTaskOperator
@@ -143,7 +144,8 @@ OTHERS: dict[str, Any] = {
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
-    """A server that follows a script, known to Airflow; no request to it is repeated."""
+    """A server that follows a script, known to Airflow; no request to it is repeated, and no trouble is sat out."""
+    monkeypatch.setattr(feed_trouble, "LONGEST_TROUBLE", 0.05)
     script = Script()
     with serve(script.answer) as script.rude:
         extra = {"vo": "wlcg", "attempts": 1, "real_load_balancer": True, "monitor_url": "http://monitor"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,14 @@ from panda_airflow.devserver.backend import Pace
 from panda_airflow.operators import base
 from panda_airflow.operators.retry import PandaRetryTaskOperator
 from panda_airflow.operators.task import PandaSubmitTaskOperator
-from tests.airflow.conftest import Memory, Panda, fails_once, in_a_worker, serve, task, unnamed, wait_until
+from tests.airflow.conftest import PACE, Memory, Panda, fails_once, in_a_worker, serve, task, unnamed, wait_until
 from tests.airflow.test_exactly_once import impatient, submit
 from tests.airflow.test_trigger import event_of
 
 __all__ = ["impatient"]
 
-SLOW_TO_OBEY = Pace(registration=0.3, cycle=0.1, command=8)
+IDLE = Pace(registration=0.3, cycle=0.1, command=3600)
+"""A JEDI that executes no command while a test lasts."""
 
 
 def long_at_last(root: Path) -> dict[str, Any]:
@@ -52,13 +52,14 @@ def test_a_deadline_before_the_retry_of_a_step_is_executed_ends_the_task_all_the
 ) -> None:
     monkeypatch.setattr(base, "LAST_WORDS", 0.5)
     memory.max_tries = 1
-    with serve(tmp_path / "panda", monkeypatch, pace=SLOW_TO_OBEY) as panda:
+    with serve(tmp_path / "panda", monkeypatch, pace=IDLE) as panda:
         parameters = long_at_last(tmp_path)
         with pytest.raises(TaskFailed):
             submit(memory, parameters, wait=True)
         (tmp_path / "second").touch()
         with pytest.raises(WaitTimeout, match="Killing the PanDA task failed"):
             played(parameters, memory, timeout=1.5, deferrable=deferrable)
+        panda.server.backend.pace = PACE
         [task_id] = panda.submitted()
         wait_until(lambda: panda.task(task_id).status == "aborted", 30)
 
@@ -70,12 +71,11 @@ def test_a_deadline_before_the_retry_of_a_wait_is_executed_ends_the_task_all_the
     monkeypatch.setattr(base, "LAST_WORDS", 0.5)
     memory.max_tries = 0
     once = TaskRetryPolicy(attempts=1, delay=0)
-    with serve(tmp_path / "panda", monkeypatch, pace=SLOW_TO_OBEY) as panda:
-        failed = threading.Timer(4.5, (tmp_path / "second").touch)
-        failed.start()
+    with serve(tmp_path / "panda", monkeypatch, pace=IDLE) as panda:
         with pytest.raises(WaitTimeout, match="Killing the PanDA task failed"):
-            played(long_at_last(tmp_path), memory, timeout=5, deferrable=deferrable, task_retry=once)
-        failed.join()
+            played(long_at_last(tmp_path), memory, timeout=4, deferrable=deferrable, task_retry=once)
+        (tmp_path / "second").touch()
+        panda.server.backend.pace = PACE
         [task_id] = panda.submitted()
         wait_until(lambda: panda.task(task_id).status == "aborted", 30)
 
