@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow.sdk import TaskGroup
 
-from panda_airflow.client.status import RETRYABLE_STATUSES
+from panda_airflow.client.status import RETRYABLE_STATUSES, check_statuses
 from panda_airflow.client.task_retry import TaskRetryPolicy
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.operators.file import PandaFileRecoveryOperator
@@ -65,7 +65,7 @@ def panda_task_group(
     :param panda_conn_id: Airflow connection of type ``panda``.
     :param defaults: what steps take, for all that take it, such as ``retries``, ``outage`` or ``cancel_on_kill``.
     """
-    repairable = tuple(sorted({"done", *accept} | RETRYABLE_STATUSES))
+    repairable = tuple(sorted({"done", *check_statuses(accept, f"accept of {group_id}")} | RETRYABLE_STATUSES))
     common = {"panda_conn_id": panda_conn_id, "deferrable": deferrable}
     common |= {"poll_interval": poll_interval, "poke_interval": poll_interval}
     common |= {"cancel_on_kill": True, "cancel_on_timeout": True}

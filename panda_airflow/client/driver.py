@@ -7,6 +7,7 @@ Its decisions are pure: it does no I/O and has no clock of its own.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -161,6 +162,24 @@ def drive(
         except errors.PandaError as error:
             answer = error
         wait.answer(answer, clock())
+    return wait.event
+
+
+def first_look(plan: Plan[E_co], perform: Callable[[Step], object], log: Log) -> E_co | None:
+    """Look once before somebody else takes the wait over.
+
+    :param perform: as in :func:`drive`.
+    :return: how the wait ended, or None if it goes on; also if the look failed, as only a wait can judge that.
+    """
+    wait = _Wait(plan, log)
+    while wait.event is None and wait.step.delay == 0 and wait.step.act == "look":
+        try:
+            answer = perform(wait.step)
+        except errors.PandaError:
+            return None
+        if isinstance(answer, Mapping) and any(isinstance(one, errors.PandaError) for one in answer.values()):
+            return None
+        wait.answer(answer, time.time())
     return wait.event
 
 

@@ -15,6 +15,7 @@ from panda_airflow.client.models import Mark
 from panda_airflow.client.polling import Finding, PollPlan
 from panda_airflow.client.report import job_errors
 from panda_airflow.client.session import PandaClient
+from panda_airflow.client.status import check_statuses
 
 JOB_FINAL = frozenset({"finished", "failed", "cancelled", "closed"})
 """Statuses that a job never leaves."""
@@ -50,7 +51,7 @@ def jobs_plan(
     :param limits: ``deadline`` and ``outage``.
     """
     what = f"PanDA job {job_ids[0]}" if len(job_ids) == 1 else f"{len(job_ids)} PanDA jobs from {job_ids[0]} on"
-    arguments = {"job_ids": job_ids, "statuses": list(statuses)}
+    arguments = {"job_ids": job_ids, "statuses": list(check_statuses(statuses, "statuses of the jobs", "job"))}
     return PollPlan("jobs", arguments, what, since, poll_interval=poll_interval, **limits)
 
 
@@ -160,7 +161,8 @@ def request_plan(
 
     :param limits: ``deadline`` and ``outage``.
     """
-    arguments = {"request_id": request_id, "statuses": list(statuses)}
+    known = check_statuses(statuses, "statuses of the request", "request")
+    arguments = {"request_id": request_id, "statuses": list(known)}
     return PollPlan("request", arguments, f"iDDS request {request_id}", since, poll_interval=poll_interval, **limits)
 
 

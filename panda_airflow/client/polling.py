@@ -63,8 +63,13 @@ class PollPlan:
         check_interval(self.poll_interval)
 
     def to_json(self) -> dict[str, Any]:
-        """Write the plan as JSON primitives, which are the arguments of this class."""
+        """Write the plan as JSON primitives."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> PollPlan:
+        """Read what :meth:`to_json` wrote, also in another version that knew fewer fields, or more."""
+        return cls(**{name: item for name, item in value.items() if name in cls.__dataclass_fields__})
 
     def flow(self) -> Generator[Step, Answer, PollEvent]:
         """Begin the wait, for one of the drivers."""

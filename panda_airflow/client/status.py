@@ -1,8 +1,12 @@
-"""The statuses of a PanDA task, and what each means to somebody who waits for it."""
+"""The statuses of a PanDA task, and what each means to somebody who waits for it; and the words of all statuses."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from difflib import get_close_matches
 from enum import Enum
+
+from panda_airflow.client.errors import UsageError
 
 
 class Outcome(Enum):
@@ -59,3 +63,53 @@ def classify(status: str) -> Outcome:
 def is_known(status: str) -> bool:
     """Whether this status word is one that PanDA is known to use."""
     return status in _FINAL or status in ACTIVE_STATUSES
+
+
+STATUSES: dict[str, frozenset[str]] = {
+    "task": FINAL_STATUSES | ACTIVE_STATUSES,
+    "job": frozenset(
+        {
+            "pending", "defined", "waiting", "assigned", "throttled", "activated", "sent", "starting", "running",
+            "holding", "transferring", "merging", "finished", "failed", "cancelled", "closed",
+        }
+    ),
+    "request": frozenset(
+        {
+            "New", "Ready", "Transforming", "Finished", "SubFinished", "Failed", "Extend", "ToCancel", "Cancelling",
+            "Cancelled", "ToSuspend", "Suspending", "Suspended", "ToResume", "Resuming", "ToExpire", "Expiring",
+            "Expired", "ToFinish", "ToForceFinish", "Terminating", "Terminated", "Building", "Built", "Throttling",
+            "ToClose",
+        }
+    ),
+}  # fmt: skip
+"""The words of PanDA tasks, of PanDA jobs and of iDDS requests; ``finished`` means another thing for each."""
+
+
+def check_statuses(given: object, where: str, kind: str = "task", among: Collection[str] = ()) -> tuple[str, ...]:
+    """Read the statuses that somebody waits for; a word that is none would be waited for in vain.
+
+    :param given: a collection of words, or one word.
+    :param where: names the argument, for the message.
+    :param kind: whose statuses, a key of :data:`STATUSES`.
+    :param among: those that make sense here; all that are known, if empty.
+    :return: the words; of a task, ``done`` is among them where ``finished`` is, as it is the better end.
+    :raises UsageError: one is not known, or is a template: statuses are not rendered.
+    """
+    words = (given,) if isinstance(given, str) else given
+    if not isinstance(words, Collection):
+        raise UsageError(f"{where}: statuses are a list of words, not {given!r:.80}.")
+    for word in words:
+        _check_word(word, where, kind, among or STATUSES[kind])
+    better = ("done",) if kind == "task" and not among and "finished" in words and "done" not in words else ()
+    return (*words, *better)
+
+
+def _check_word(word: object, where: str, kind: str, known: Collection[str]) -> None:
+    if word in known:
+        return
+    if "{{" in str(word) or "{%" in str(word):
+        raise UsageError(f"{where}: statuses cannot be templates, such as {word!r:.80}; write the words themselves.")
+    others = [f" It is a status of a {other}." for other in STATUSES if other != kind and word in STATUSES[other]]
+    [nearest] = get_close_matches(str(word), sorted(known), 1, cutoff=0.0)
+    what = f"no status of a {kind}" if word not in STATUSES[kind] else "no status that makes sense here"
+    raise UsageError(f"{where}: {word!r:.80} is {what}; the nearest is {nearest!r}.{''.join(others[:1])}")

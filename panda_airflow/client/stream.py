@@ -17,7 +17,7 @@ from typing import Any
 
 from panda_airflow.client.errors import ServerError, UsageError
 from panda_airflow.client.models import TaskInfo
-from panda_airflow.client.status import FINAL_STATUSES
+from panda_airflow.client.status import FINAL_STATUSES, check_statuses
 
 OVERLAP = timedelta(minutes=10)
 """How late the server may show an end, for clocks that differ and transactions that end late."""
@@ -55,11 +55,10 @@ class TaskFilter:
 
     def __post_init__(self) -> None:
         """Refuse what would never match."""
-        if isinstance(self.statuses, str) or not self.statuses or not FINAL_STATUSES.issuperset(self.statuses):
-            raise UsageError(
-                f"these are not final statuses of a task: {self.statuses!r}.",
-                advice=f"Give a list of some of {', '.join(sorted(FINAL_STATUSES))}.",
-            )
+        if not self.statuses:
+            raise UsageError("no status was given that a watcher could tell of.")
+        known = check_statuses(self.statuses, "statuses of a watcher", among=FINAL_STATUSES)
+        object.__setattr__(self, "statuses", known)
         for value in (self.user, self.prod_source_label):
             if set(value) & set("+()|*?^$\\"):
                 raise UsageError(f"the server cannot look for {value!r}: it would read a regular expression.")

@@ -12,7 +12,7 @@ from typing import Any
 from panda_airflow.client.driver import NO_FAILURES, Step, clock, is_permanent
 from panda_airflow.client.errors import NotFound, PandaError, Refused, UsageError
 from panda_airflow.client.models import Json, Mark, TaskInfo
-from panda_airflow.client.status import RETRYABLE_STATUSES
+from panda_airflow.client.status import RETRYABLE_STATUSES, check_statuses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,8 @@ class TaskRetryPolicy:
     def __post_init__(self) -> None:
         """Check what was given, and keep plain copies of it."""
         _check(type(self.attempts) is int and self.attempts >= 0, "attempts", "a number of retries", self.attempts)
-        _check(set(self.statuses) <= RETRYABLE_STATUSES, "statuses", f"among {_RETRYABLE}", self.statuses)
-        object.__setattr__(self, "statuses", tuple(self.statuses))
+        known = check_statuses(self.statuses, "statuses of a TaskRetryPolicy", among=RETRYABLE_STATUSES)
+        object.__setattr__(self, "statuses", known)
         object.__setattr__(self, "new_parameters", tuple(_copies(self.new_parameters)))
         for name in ("delay", "factor", "max_delay"):
             object.__setattr__(self, name, _seconds(name, getattr(self, name)))
@@ -72,9 +72,6 @@ class TaskRetryPolicy:
     def from_json(cls, value: dict[str, Any]) -> TaskRetryPolicy:
         """Read what :meth:`to_json` wrote."""
         return cls(**value)
-
-
-_RETRYABLE = ", ".join(sorted(RETRYABLE_STATUSES))
 
 
 def _check(holds: bool, name: str, wanted: str, given: object) -> None:  # noqa: FBT001 - reads as an assertion

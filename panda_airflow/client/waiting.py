@@ -16,7 +16,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 from panda_airflow.client import errors, report
 from panda_airflow.client.driver import NO_FAILURES, Answer, Failures, Step, check_interval, clock, is_permanent, pause
 from panda_airflow.client.models import Mark, TaskInfo, TaskRow
-from panda_airflow.client.status import FINAL_STATUSES, Outcome, classify, is_known
+from panda_airflow.client.status import FINAL_STATUSES, Outcome, check_statuses, classify, is_known
 from panda_airflow.client.task_retry import Retries, TaskRetryPolicy
 
 SETTLED = 300.0
@@ -65,11 +65,12 @@ class WaitPlan:
     label: str = "user"
 
     def __post_init__(self) -> None:
-        """Check the interval and the fraction.
+        """Check the interval, the statuses and the fraction.
 
         :raises UsageError: a value makes no sense.
         """
         check_interval(self.poll_interval)
+        object.__setattr__(self, "statuses", check_statuses(self.statuses, "WaitPlan.statuses"))
         if self.min_finished is not None and not 0 < self.min_finished <= 1:
             raise errors.UsageError(f"min_finished must be above 0 and at most 1, not {self.min_finished!r}.")
 
@@ -94,9 +95,10 @@ class WaitPlan:
     def from_json(cls, value: dict[str, Any]) -> WaitPlan:
         """Read what :meth:`to_json` wrote, also in another version that knew fewer fields, or more."""
         value = {name: item for name, item in value.items() if name in cls.__dataclass_fields__}
+        known = tuple(word for word in value["statuses"] if is_known(word))  # a plan under way is not refused
         mark = Mark(**value["mark"]) if value.get("mark") else None
         retry = TaskRetryPolicy.from_json(value["retry"]) if value.get("retry") else None
-        return cls(**(value | {"statuses": tuple(value["statuses"]), "mark": mark, "retry": retry}))
+        return cls(**(value | {"statuses": known, "mark": mark, "retry": retry}))
 
     def flow(self) -> Generator[Step, Answer, WaitEvent]:
         """Begin the wait, for one of the drivers."""

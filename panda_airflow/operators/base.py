@@ -5,25 +5,25 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
-from airflow.sdk import RetryAction
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout, TaskDeferralTimeout
+from airflow.sdk.exceptions import AirflowTaskTimeout, TaskDeferralTimeout
 
 from panda_airflow.client import NotFound, PandaClient, PandaError, TaskAborted, TaskOutcome, UsageError, WaitTimeout
-from panda_airflow.client.driver import Step, adrive, check_interval, run_apart
+from panda_airflow.client.acts import perform
+from panda_airflow.client.driver import Step, adrive, check_interval, first_look, run_apart
 from panda_airflow.client.feed import join
 from panda_airflow.client.feed_waiter import Waiter
 from panda_airflow.client.lookup import until_registered
 from panda_airflow.client.models import Json, Mark, TaskInfo
 from panda_airflow.client.reaper import FAREWELL, LAST_WORDS, Target, send_reaper
 from panda_airflow.client.report import LOOK_AGAIN
-from panda_airflow.client.status import classify
+from panda_airflow.client.status import check_statuses, classify
 from panda_airflow.client.task_retry import TaskRetryPolicy
 from panda_airflow.client.waiting import JEDI_PATIENCE, WaitEvent, WaitPlan, read_event
 from panda_airflow.hooks.assets import publish
@@ -31,12 +31,9 @@ from panda_airflow.hooks.lineage import TaskLineage
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.hooks.result import TaskResult, settle
 from panda_airflow.links.panda import PandaTaskLink
-from panda_airflow.operators.memory import Context, Memory, note_end
-from panda_airflow.policies.retry import PandaRetryPolicy
+from panda_airflow.operators.memory import Context, Memory, end_noted, gives_up
+from panda_airflow.triggers.base import backstop
 from panda_airflow.triggers.panda import PandaTaskTrigger
-
-SLOWEST_LOOK = 300.0
-"""Seconds that one look at a task may last, repeated requests included."""
 
 
 class PandaTaskOperator(TaskLineage):
@@ -45,7 +42,7 @@ class PandaTaskOperator(TaskLineage):
     :param panda_conn_id: Airflow connection of type ``panda``.
     :param wait_for_completion: wait until the task ends; otherwise succeed once the server has accepted.
     :param deferrable: wait in the triggerer, where no worker is held.
-    :param accept: statuses that satisfy the step; any other final status fails it.
+    :param accept: statuses that satisfy the step, and ``done`` in any case; any other final status fails it.
     :param poll_interval: seconds between looks at the task, at first; long waits look less often.
     :param timeout: longest wait, as a timedelta or in seconds, counted from the submission or the command.
     :param outage: how long the server may be unreachable, in seconds, before the step gives up.
@@ -58,6 +55,8 @@ class PandaTaskOperator(TaskLineage):
 
     operator_extra_links = (PandaTaskLink(),)
     ui_color = "#d8e8d0"
+    also_accepts: ClassVar[tuple[str, ...]] = ("done",)
+    """What is good enough whatever ``accept`` says: a task whose work is all done is never worked on anew."""
 
     def __init__(
         self,
@@ -77,7 +76,8 @@ class PandaTaskOperator(TaskLineage):
         check_interval(poll_interval)
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
-        self.accept = (accept,) if isinstance(accept, str) else tuple(accept)
+        known = check_statuses(accept, f"accept of {self.task_id}")
+        self.accept = (*known, *(status for status in self.also_accepts if status not in known))
         self.poll_interval = poll_interval
         self.timeout = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         self.outage = outage
@@ -145,13 +145,15 @@ class PandaTaskOperator(TaskLineage):
         if not self.wait_for_completion:
             return self._finish(context, {"kind": "ended", "task_id": plan.task_id, "status": ""})
         if self.deferrable:
+            if ended := first_look(plan, partial(perform, self.client, plan.task_id), self.log):
+                return self.execute_complete(context, ended)
             Memory(context, "panda_wait").remember({"target": self._target.to_json(), "owns": self._owns})
             self.defer(
                 trigger=PandaTaskTrigger(
                     self.panda_conn_id, plan.to_json(), cancel_on_kill=self.cancel_on_kill and self._owns
                 ),
                 method_name="execute_complete",
-                timeout=_backstop(plan),
+                timeout=backstop(plan.deadline, plan.poll_interval),
             )
         return self.execute_complete(context, run_apart(self._wait(plan)))
 
@@ -199,7 +201,8 @@ class PandaTaskOperator(TaskLineage):
     def _accountable(self, context: Context) -> Iterator[None]:
         """Leave nothing running where the step gives up for good, and say what became of its PanDA task."""
         try:
-            yield
+            with end_noted(self, context):
+                yield
         except (Exception, AirflowTaskTimeout) as error:
             self._timed_out = isinstance(error, AirflowTaskTimeout)
             if fate := self._fate(context, error):
@@ -214,21 +217,12 @@ class PandaTaskOperator(TaskLineage):
             return ""
         if isinstance(error, TaskOutcome) and (error.fate or _has_ended(error)):
             return ""
-        if not self._timed_out and not self._gives_up(context, error):
+        if not self._timed_out and not gives_up(self, context, error):
             runs = "runs on" if self._target.task_ids else "may have been submitted"
             return f"{self._target} {runs}; the next try {self._next_try}."
         return self._end_task() if self.cancel_on_timeout and self._owns else f"{self._target} was left running."
 
     _next_try = "goes on with it"
-
-    def _gives_up(self, context: Context, error: BaseException) -> bool:
-        """Whether Airflow will not try again."""
-        ti, policy = context["ti"], self.retry_policy or PandaRetryPolicy()
-        if ti.try_number > ti.max_tries or isinstance(error, AirflowFailException):
-            return True
-        with suppress(Exception):  # Airflow, too, goes on without a policy that fails
-            return policy.evaluate(error, ti.try_number, ti.max_tries, context).action is RetryAction.FAIL
-        return False
 
     def _end_task(self) -> str:
         """Kill the PanDA task, however long the server is away; return what became of it."""
@@ -251,7 +245,6 @@ class PandaTaskOperator(TaskLineage):
         self.monitor_url = self.hook.config.task_page(self.known_task)
         self.result = settle(self.hook, event, self.retry_note(event))
         publish(context, self.outlets, self.result, self.vo)
-        note_end(context)
         return self.result
 
     def retry_note(self, event: WaitEvent) -> str:  # noqa: ARG002 - for those who override it
@@ -317,10 +310,3 @@ class PandaTaskOperator(TaskLineage):
 def _has_ended(error: TaskOutcome) -> bool:
     """Whether the task is over; to a wait that gave up, a final status may be that before a retry."""
     return classify(error.status).is_final and not isinstance(error, WaitTimeout)
-
-
-def _backstop(plan: WaitPlan) -> timedelta | None:
-    """When Airflow itself ends a deferral whose trigger missed its deadline: later than its slowest last look."""
-    if plan.deadline is None:
-        return None
-    return timedelta(seconds=max(0.0, plan.deadline - time.time()) + 2 * plan.poll_interval + SLOWEST_LOOK)

@@ -17,7 +17,7 @@ from panda_airflow.client.waiting import JEDI_PATIENCE, WaitEvent, WaitPlan, rea
 from panda_airflow.hooks.result import TaskResult
 from panda_airflow.hooks.step import read_task_id
 from panda_airflow.operators.base import PandaTaskOperator
-from panda_airflow.operators.memory import Context, Memory
+from panda_airflow.operators.memory import Context, Memory, clears
 from panda_airflow.operators.once import at_most_once
 
 ENDING = frozenset({"aborting", "toabort", "tobroken", "prepared", "passed"})
@@ -42,6 +42,7 @@ class PandaCommandOperator(PandaTaskOperator):
     """
 
     template_fields: Sequence[str] = ("panda_conn_id", "jedi_task_id")
+    also_accepts = ()
     repeatable: ClassVar[bool] = False
     """Whether the command does no harm to a task that has moved on since it was given first."""
 
@@ -81,7 +82,7 @@ class PandaCommandOperator(PandaTaskOperator):
             self.log.info("PanDA task %s is %s already: there is nothing to do.", info.task_id, info.status)
             return self.plan(context, info.task_id, time.time())
         if given is None or self._shall_repeat(info, Mark(**given["mark"])):
-            given = {"mark": asdict(Mark.of(info)), "since": time.time(), "clears": context["ti"].max_tries}
+            given = {"mark": asdict(Mark.of(info)), "since": time.time(), "clears": clears(context, self.retries)}
             Memory(context, "panda_command").remember(given)
             self._give(info)
         return self.plan(context, info.task_id, given["since"], Mark(**given["mark"]))
@@ -100,7 +101,7 @@ class PandaCommandOperator(PandaTaskOperator):
     def _given(self, context: Context) -> dict[str, Any] | None:
         """Recall the command that an earlier try gave, or was about to give, since the last clear."""
         given = Memory(context, "panda_command").recall()
-        return given if given and given["clears"] == context["ti"].max_tries else None
+        return given if given and given["clears"] == clears(context, self.retries) else None
 
     def _would_repeat(self, context: Context, task_id: int) -> bool:
         """Whether a retry of this step, as far as can be told now, gives the command again."""
@@ -310,7 +311,7 @@ class PandaIncreaseAttemptsOperator(PandaCommandOperator):
         increase = self._read_increase()
         info = self.registered(read_task_id(self.jedi_task_id))
         since = time.time()
-        at_most_once(context, "the increase of attempts", lambda: self._increase(info.task_id, increase))
+        at_most_once(self, context, "the increase of attempts", lambda: self._increase(info.task_id, increase))
         return self.plan(context, info.task_id, since)
 
     def _increase(self, task_id: int, increase: int) -> str:

@@ -122,13 +122,13 @@ class PandaFileRecoveryOperator(PandaPollOperator):
         self.reproduce_parent = reproduce_parent
         self.reproduce_upto_nth_gen = reproduce_upto_nth_gen
 
-    def execute(self, context: Context) -> Json:
+    def begin(self, context: Context) -> Json:
         """Ask for the recovery, then follow its log."""
         if not (self.jedi_task_id or self.dataset):
             raise UsageError("a recovery needs jedi_task_id or dataset; nothing was sent.")
         task_id = read_task_id(self.jedi_task_id) if self.jedi_task_id else None
         before = asdict(Mark.of(self.client.task.get_detailed_info(task_id))) if task_id else None
-        asked = at_most_once(context, "the recovery", lambda: {"url": self._request(task_id), "mark": before})
+        asked = at_most_once(self, context, "the recovery", lambda: {"url": self._request(task_id), "mark": before})
         self.log.info("The recovery writes its log to %s", asked["url"])
         if not self.wait_for_completion:
             return {"log_url": asked["url"]}

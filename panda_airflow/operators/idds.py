@@ -9,6 +9,7 @@ from typing import Any
 from panda_airflow.client import UsageError
 from panda_airflow.client.looks import request_plan
 from panda_airflow.client.models import Json
+from panda_airflow.client.status import check_statuses
 from panda_airflow.operators.memory import Context
 from panda_airflow.operators.once import at_most_once
 from panda_airflow.operators.polling import PandaPollOperator
@@ -52,14 +53,14 @@ class PandaIddsCommandOperator(PandaPollOperator):
         self.command_kwargs = command_kwargs or {}
         self.manager = manager
         self.json_outputs = json_outputs
-        self.statuses = tuple(statuses)
+        self.statuses = check_statuses(statuses, f"statuses of {self.task_id}", "request")
 
-    def execute(self, context: Context) -> Json:
+    def begin(self, context: Context) -> Json:
         """Give the command, then wait for its request if that is wanted."""
         if self.command.startswith(("get", "ping")):
             value = self._call()
         else:
-            value = at_most_once(context, f"the iDDS command {self.command}", self._call)
+            value = at_most_once(self, context, f"the iDDS command {self.command}", self._call)
         if not self.wait_for_completion:
             return value
         request = self.command_kwargs.get("request_id", value)

@@ -13,7 +13,8 @@ from panda_airflow.client import PandaClient, PandaError, PermissionDenied, Serv
 from panda_airflow.client.jobs import FileSpec, JobSpec, dump_jobs
 from panda_airflow.client.looks import JOB_FINAL, jobs_plan, panda_ids
 from panda_airflow.client.models import Json
-from panda_airflow.operators.memory import Context, Memory
+from panda_airflow.client.status import check_statuses
+from panda_airflow.operators.memory import Context, Memory, clears, end_noted
 from panda_airflow.operators.once import at_most_once
 from panda_airflow.operators.polling import PandaPollOperator
 
@@ -51,17 +52,17 @@ class PandaSubmitJobsOperator(PandaPollOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.jobs = jobs
-        self.statuses = tuple(statuses)
+        self.statuses = check_statuses(statuses, f"statuses of {self.task_id}", "job")
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
         self._ids: list[int] = []
 
-    def execute(self, context: Context) -> Json:
+    def begin(self, context: Context) -> Json:
         """Submit the jobs, then wait for them."""
         text = dump_jobs([_specification(job) for job in self.jobs])
         _ = self.hook.config  # read before there are jobs to kill: the handler of a signal cannot ask Airflow
         self._stop_cleared(context)
-        self._ids = ids = at_most_once(context, "the submission of the jobs", lambda: self._submit(text))
+        self._ids = ids = at_most_once(self, context, "the submission of the jobs", lambda: self._submit(text))
         if not self.wait_for_completion:
             return {"job_ids": ids}
         plan = jobs_plan(ids, self.statuses, time.time(), self.poll_interval)
@@ -95,11 +96,12 @@ class PandaSubmitJobsOperator(PandaPollOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral, which Airflow itself ends where the trigger fell silent."""
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except TaskDeferralTimeout as silence:
-            late = WaitTimeout("the trigger that waits for the PanDA jobs did not report in time.")
-            raise self._give_up(context, late) from silence
+        with end_noted(self, context):
+            try:
+                return super().resume_execution(next_method, next_kwargs, context)
+            except TaskDeferralTimeout as silence:
+                late = WaitTimeout("the trigger that waits for the PanDA jobs did not report in time.")
+                raise self._give_up(context, late) from silence
 
     def _give_up(self, context: Context, late: WaitTimeout) -> WaitTimeout:
         """See to the jobs of a step whose timeout has passed; a retry could only find killed ones."""
@@ -121,7 +123,7 @@ class PandaSubmitJobsOperator(PandaPollOperator):
     def _stop_cleared(self, context: Context) -> None:
         """Kill the jobs that were submitted before a person cleared the step, since others take their place."""
         record = Memory(context, "panda_once").recall()
-        if record and record["clears"] != context["ti"].max_tries and (ids := record.get("answer")):
+        if record and record["clears"] != clears(context, self.retries) and (ids := record.get("answer")):
             self.client.job.kill(ids)
             self.log.warning("The step was cleared: PanDA jobs %s were told to stop.", ids)
 
@@ -170,7 +172,7 @@ class PandaKillJobsOperator(PandaPollOperator):
         self.code = code
         self.kill_options = kill_options
 
-    def execute(self, context: Context) -> Json:
+    def begin(self, context: Context) -> Json:
         """Kill the jobs, then wait until they have ended."""
         ids = panda_ids(self.job_ids)
         given: dict[str, Any] = {"kill_options": list(self.kill_options)} if self.kill_options else {}

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from airflow.sdk import BaseOperator, RetryAction
+from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
+from panda_airflow.policies.retry import PandaRetryPolicy
 
 Context = Any
 """Airflow's context; its own type lists every key of every kind of run."""
@@ -35,8 +41,8 @@ def clears(context: Context, retries: int | None) -> int:
     """Count how often a person has cleared the step, in a unit that only grows; a retry by Airflow leaves it alone.
 
     A clear sets ``max_tries`` to the number of the last try plus the step's retries. That moves it, unless the
-    retries were lowered meanwhile: hence the step remembers that it ended, too. A worker may die just after that,
-    and the retry which follows is no clear; Airflow then has fewer tries left than a clear would have given.
+    retries were lowered meanwhile: hence the step remembers that it ended, too. A worker may die just after that;
+    the retry which follows is no clear, and Airflow then has fewer tries left than a clear would have given.
 
     :param retries: the step's own, as its DAG says now.
     """
@@ -44,7 +50,7 @@ def clears(context: Context, retries: int | None) -> int:
     before = memory.recall()
     if before and before["max_tries"] == max_tries:
         ended = before.get("ended")
-        if ended is None or max_tries - ended < (retries or 0):
+        if ended is None or max_tries != ended + (retries or 0):
             return int(before["clears"])
     number = max(before["clears"] + 1, max_tries) if before else max_tries
     memory.remember({"clears": number, "max_tries": max_tries})
@@ -56,3 +62,25 @@ def note_end(context: Context) -> None:
     memory, ti = Memory(context, "panda_clears"), context["ti"]
     before = memory.recall() or {"clears": ti.max_tries, "max_tries": ti.max_tries}
     memory.remember({**before, "ended": ti.try_number})
+
+
+@contextmanager
+def end_noted(step: BaseOperator, context: Context) -> Iterator[None]:
+    """Note the end of a step where the block ends it; a deferral and a failure that is tried again do not."""
+    try:
+        yield
+    except (Exception, AirflowTaskTimeout) as error:
+        if gives_up(step, context, error):
+            note_end(context)
+        raise
+    note_end(context)
+
+
+def gives_up(step: BaseOperator, context: Context, error: BaseException) -> bool:
+    """Whether Airflow will not try again after this error."""
+    ti, policy = context["ti"], step.retry_policy or PandaRetryPolicy()
+    if ti.try_number > ti.max_tries or isinstance(error, AirflowFailException):
+        return True
+    with suppress(Exception):  # Airflow, too, goes on without a policy that fails
+        return policy.evaluate(error, ti.try_number, ti.max_tries, context).action is RetryAction.FAIL
+    return False

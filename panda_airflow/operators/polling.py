@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from airflow.sdk.configuration import conf
 
-from panda_airflow.client.driver import check_interval, drive
+from panda_airflow.client.driver import Step, check_interval, drive, first_look
 from panda_airflow.client.looks import LOOKS
 from panda_airflow.client.models import Json
-from panda_airflow.client.polling import PollPlan, conclude
+from panda_airflow.client.polling import Finding, PollPlan, conclude
 from panda_airflow.hooks.step import PandaStep
-from panda_airflow.operators.memory import Context
+from panda_airflow.operators.memory import Context, end_noted
+from panda_airflow.triggers.base import backstop
 from panda_airflow.triggers.polling import PandaPollTrigger
 
 
@@ -48,29 +50,38 @@ class PandaPollOperator(PandaStep):
         self.timeout = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         self.outage = outage
 
+    @abstractmethod
+    def begin(self, context: Context) -> Json:
+        """Do what the step is for, then wait with :meth:`follow`, and return what the step returns."""
+
+    def execute(self, context: Context) -> Json:
+        """Do what the step is for, then wait."""
+        with end_noted(self, context):
+            return self.begin(context)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a deferral."""
+        with end_noted(self, context):
+            return super().resume_execution(next_method, next_kwargs, context)
+
     def follow(self, context: Context, plan: PollPlan, *, cancel_on_kill: bool = False) -> Json:
         """Wait in the triggerer or in this worker.
 
         :param cancel_on_kill: whether the trigger kills the jobs of the plan when a person ends the step.
         """
         plan = replace(plan, deadline=self._deadline(context, plan.since), outage=self.outage)
-        if self.deferrable:
-            left = (
-                None if plan.deadline is None else max(0.0, plan.deadline - time.time()) + 2 * self.poll_interval + 60
-            )
+
+        def look(_: Step) -> Finding:
+            return LOOKS[plan.look](self.client, **plan.arguments)
+
+        event = first_look(plan, look, self.log) if self.deferrable else None
+        if self.deferrable and event is None:
             self.defer(
                 trigger=PandaPollTrigger(self.panda_conn_id, plan.to_json(), cancel_on_kill=cancel_on_kill),
                 method_name="execute_complete",
-                timeout=None if left is None else timedelta(seconds=left),
+                timeout=backstop(plan.deadline, plan.poll_interval),
             )
-        look = LOOKS[plan.look]
-        event = drive(
-            plan,
-            lambda _: look(self.client, **plan.arguments),
-            sleep=time.sleep,
-            clock=time.time,
-            log=self.log,
-        )
+        event = event or drive(plan, look, sleep=time.sleep, clock=time.time, log=self.log)
         return self.execute_complete(context, event)
 
     def execute_complete(self, context: Context, event: object) -> Json:  # noqa: ARG002

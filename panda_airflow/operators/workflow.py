@@ -8,7 +8,7 @@ from typing import Any
 from panda_airflow.client import UsageError
 from panda_airflow.client.models import Json
 from panda_airflow.hooks.step import PandaStep
-from panda_airflow.operators.memory import Context
+from panda_airflow.operators.memory import Context, end_noted
 from panda_airflow.operators.once import at_most_once
 
 
@@ -44,7 +44,8 @@ class PandaSubmitWorkflowOperator(PandaStep):
         """Submit the workflow."""
         if bool(self.workflow_definition) == bool(self.raw_request):
             raise UsageError("give either workflow_definition or raw_request; nothing was sent.")
-        result: dict[str, int] = at_most_once(context, "the submission of the workflow", self._submit)
+        with end_noted(self, context):
+            result: dict[str, int] = at_most_once(self, context, "the submission of the workflow", self._submit)
         self.log.info("PanDA workflow %s", result["workflow_id"])
         return result
 

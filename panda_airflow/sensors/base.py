@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
@@ -13,9 +12,11 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from panda_airflow.client import PandaError, WaitTimeout
+from panda_airflow.client.driver import first_look
 from panda_airflow.client.looks import LOOKS
 from panda_airflow.client.polling import Poll, PollPlan, conclude
 from panda_airflow.hooks.step import PandaStep
+from panda_airflow.triggers.base import backstop
 from panda_airflow.triggers.polling import PandaPollTrigger
 
 Context = Any
@@ -80,13 +81,14 @@ class PandaPollSensor(PandaStep, DeferredSensor):
     def execute(self, context: Context) -> Any:
         """Wait in the triggerer, or by poking as any sensor does."""
         if self.deferrable:
-            deadline = self.deadline(context)
+            plan = replace(self.plan(time.time()), deadline=self.deadline(context))
+            ended = first_look(plan, lambda _: LOOKS[plan.look](self.client, **plan.arguments), self.log)
+            if ended:
+                return self.resume_execution("execute_complete", {"event": ended}, context)
             self.defer(
-                trigger=PandaPollTrigger(
-                    self.panda_conn_id, replace(self.plan(time.time()), deadline=deadline).to_json()
-                ),
+                trigger=PandaPollTrigger(self.panda_conn_id, plan.to_json()),
                 method_name="execute_complete",
-                timeout=timedelta(seconds=max(0.0, deadline - time.time()) + 2 * self.poke_interval + 60),
+                timeout=backstop(plan.deadline, plan.poll_interval),
             )
         return super().execute(context)
 

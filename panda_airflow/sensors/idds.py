@@ -8,6 +8,7 @@ from typing import Any
 from panda_airflow.client import UsageError
 from panda_airflow.client.looks import request_plan
 from panda_airflow.client.polling import PollPlan
+from panda_airflow.client.status import check_statuses
 from panda_airflow.sensors.base import PandaPollSensor
 
 
@@ -27,7 +28,7 @@ class PandaWaitIddsRequestSensor(PandaPollSensor):
     def __init__(self, *, request_id: int | str, statuses: Sequence[str] = ("Finished",), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.request_id = request_id
-        self.statuses = tuple(statuses)
+        self.statuses = check_statuses(statuses, f"statuses of {self.task_id}", "request")
 
     def plan(self, since: float) -> PollPlan:
         """Plan the wait; see :meth:`PandaPollSensor.plan`."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from panda_airflow.client.looks import jobs_plan, panda_ids
 from panda_airflow.client.polling import PollPlan
+from panda_airflow.client.status import check_statuses
 from panda_airflow.sensors.base import PandaPollSensor
 
 
@@ -29,7 +30,7 @@ class PandaWaitJobStatusSensor(PandaPollSensor):
     ) -> None:
         super().__init__(**kwargs)
         self.job_ids = job_ids
-        self.statuses = tuple(statuses)
+        self.statuses = check_statuses(statuses, f"statuses of {self.task_id}", "job")
 
     def plan(self, since: float) -> PollPlan:
         """Plan the wait; see :meth:`PandaPollSensor.plan`."""

@@ -6,17 +6,18 @@ import time
 from ast import literal_eval
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any
 
 from airflow.sdk import PokeReturnValue, XComArg
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException, AirflowTaskTimeout
 
 from panda_airflow.client import PandaError, WaitTimeout
-from panda_airflow.client.many import ManyEvent, ManyPlan, ManyWatch, read_many
+from panda_airflow.client.driver import first_look
+from panda_airflow.client.many import DETAILED, ManyEvent, ManyPlan, ManyWatch, read_many
 from panda_airflow.client.reaper import FAREWELL, LAST_WORDS, Target, send_reaper
+from panda_airflow.client.status import check_statuses
 from panda_airflow.client.task_looks import look_at_list
 from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan
 from panda_airflow.hooks.assets import publish
@@ -25,12 +26,10 @@ from panda_airflow.hooks.result import TaskResult
 from panda_airflow.hooks.step import PandaStep, read_task_id
 from panda_airflow.links.panda import PandaTaskLink
 from panda_airflow.sensors.base import DeferredSensor
+from panda_airflow.triggers.base import backstop
 from panda_airflow.triggers.many import PandaManyTasksTrigger
 
 Context = Any
-
-SLOWEST_LOOK = 300.0
-"""Seconds that one look at all tasks may last, repeated requests included."""
 
 Given = int | str | dict[str, Any] | XComArg
 """One task as a DAG author gives it: its JediTaskID, its digits, a template, or what a step returned."""
@@ -79,7 +78,7 @@ class PandaWaitTaskStatusSensor(PandaStep, DeferredSensor):
     ) -> None:
         super().__init__(**kwargs)
         self.jedi_task_id = jedi_task_id
-        self.statuses = (statuses,) if isinstance(statuses, str) else tuple(statuses)
+        self.statuses = check_statuses(statuses, f"statuses of {self.task_id}")
         self.min_finished = min_finished
         self.fail_fast = fail_fast
         self.deferrable = deferrable
@@ -108,7 +107,14 @@ class PandaWaitTaskStatusSensor(PandaStep, DeferredSensor):
         self._link(self.task_ids)
         self._aim_at(self._listed())
         if self.deferrable:
-            self._defer(context)
+            plan = self._plan(time.time(), self.deadline(context))
+            if ended := self._seen_to_end(plan):
+                return self.resume_execution("execute_complete", {"event": ended}, context)
+            self.defer(
+                trigger=PandaManyTasksTrigger(self.panda_conn_id, plan.to_json(), cancel_on_kill=self.cancel_on_kill),
+                method_name="execute_complete",
+                timeout=backstop(plan.each.deadline, plan.each.poll_interval),
+            )
         with self._ended_in_time():
             return super().execute(context)
 
@@ -147,14 +153,11 @@ class PandaWaitTaskStatusSensor(PandaStep, DeferredSensor):
         except (OSError, PandaError):  # the sensor ends in any case: say what is left behind
             self.log.exception("%s may still be running: killing it failed.", target)
 
-    def _defer(self, context: Context) -> NoReturn:
-        deadline = self.deadline(context)
-        plan = self._plan(time.time(), deadline)
-        self.defer(
-            trigger=PandaManyTasksTrigger(self.panda_conn_id, plan.to_json(), cancel_on_kill=self.cancel_on_kill),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=max(0.0, deadline - time.time()) + 2 * self.poke_interval + SLOWEST_LOOK),
-        )
+    def _seen_to_end(self, plan: ManyPlan) -> ManyEvent | None:
+        """Look once before the deferral; at a long list only the triggerer looks, a few requests at a time."""
+        if len(plan.task_ids) > DETAILED:
+            return None
+        return first_look(plan, lambda step: look_at_list(self.client, step.task_ids, plan.each), self.log)
 
     def execute_complete(self, context: Context, event: object) -> TaskResult | list[TaskResult]:
         """Turn the event of the wait into the sensor's result, or raise why there is none."""

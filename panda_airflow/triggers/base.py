@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
@@ -17,6 +18,12 @@ from panda_airflow.hooks.panda import PandaHook
 
 ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 """States in which Airflow has no use for a task's result any more."""
+
+HOLD = 20.0
+"""Seconds after a deferral within which no event may fire."""
+
+SLOWEST_LOOK = 300.0
+"""Seconds that one look may last, at all tasks of a list, repeated requests included."""
 
 _kills: set[asyncio.Task[None]] = set()
 """Kills in progress; the event loop itself keeps only weak references to tasks."""
@@ -33,14 +40,18 @@ class PandaTrigger(BaseTrigger):
     :param what: names it in messages.
     :param cancel_on_kill: end it when a person ends the Airflow task while it is deferred. A clear is left to the
         next try, which knows what it means.
+    :param deferred: epoch seconds of the deferral; now, where the step makes the trigger.
     """
 
-    def __init__(self, panda_conn_id: str, plan: Plan[Any], what: str, *, cancel_on_kill: bool) -> None:
+    def __init__(
+        self, panda_conn_id: str, plan: Plan[Any], what: str, *, cancel_on_kill: bool, deferred: float | None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.panda_conn_id = panda_conn_id
         self._plan = plan
         self.what = what
         self.cancel_on_kill = cancel_on_kill
+        self.deferred = time.time() if deferred is None else deferred
         self._client: PandaClient | None = None
 
     @property
@@ -50,11 +61,24 @@ class PandaTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, in threads for whatever blocks, and yield how the wait ended."""
+        began = time.time()
         try:
-            yield TriggerEvent(await self._wait())
+            event = await self._wait()
+            await asyncio.sleep(self._hold(began))
+            yield TriggerEvent(event)
         finally:
             if self._client:
                 await asyncio.to_thread(self._client.close)
+
+    def _hold(self, began: float) -> float:
+        """Seconds for which an event is kept back, until the scheduler has taken in the deferral.
+
+        :param began: epoch seconds when the triggerer began with this trigger.
+        """
+        if self.task_instance is None:  # no scheduler: ``dag.test``
+            return 0.0
+        lag = began - self.deferred
+        return max(0.0, self.deferred + min(max(HOLD, 3 * lag), 10 * HOLD) - time.time())
 
     async def _wait(self) -> Any:
         return await adrive(
@@ -113,4 +137,20 @@ class PandaTrigger(BaseTrigger):
 
     def _named(self, **kwargs: Any) -> tuple[str, dict[str, Any]]:
         """Name this class and the arguments that make an equal trigger elsewhere."""
-        return f"{type(self).__module__}.{type(self).__qualname__}", {"panda_conn_id": self.panda_conn_id, **kwargs}
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            "panda_conn_id": self.panda_conn_id,
+            "cancel_on_kill": self.cancel_on_kill,
+            "deferred": self.deferred,
+            **kwargs,
+        }
+
+
+def backstop(deadline: float | None, poll_interval: float) -> timedelta | None:
+    """When Airflow itself ends a deferral whose trigger missed its deadline: later than its slowest last look.
+
+    :param deadline: of the wait, in epoch seconds.
+    :param poll_interval: seconds between looks at first.
+    """
+    if deadline is None:
+        return None
+    return timedelta(seconds=max(0.0, deadline - time.time()) + 2 * poll_interval + SLOWEST_LOOK)

@@ -21,8 +21,16 @@ class PandaManyTasksTrigger(PandaTaskTrigger):
     :param cancel_on_kill: kill the PanDA tasks that are still waited for when a person ends the Airflow task.
     """
 
-    def __init__(self, panda_conn_id: str, plan: dict[str, Any], *, cancel_on_kill: bool = False) -> None:
-        super().__init__(panda_conn_id, plan["each"], cancel_on_kill=cancel_on_kill)
+    def __init__(
+        self,
+        panda_conn_id: str,
+        plan: dict[str, Any],
+        *,
+        cancel_on_kill: bool = False,
+        deferred: float | None = None,
+        **_: object,
+    ) -> None:
+        super().__init__(panda_conn_id, plan["each"], cancel_on_kill=cancel_on_kill, deferred=deferred)
         self._plan = self._joined = self.tasks = ManyPlan.from_json(plan)
         self._waiting = self.tasks.task_ids
         if len(self._waiting) > 1:
@@ -30,7 +38,7 @@ class PandaManyTasksTrigger(PandaTaskTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Tell what makes an equal trigger elsewhere."""
-        return self._named(plan=self.tasks.to_json(), cancel_on_kill=self.cancel_on_kill)
+        return self._named(plan=self.tasks.to_json())
 
     def _asking(self, waiter: Waiter) -> Callable[[Step], Awaitable[object]]:
         async def ask(step: Step) -> object:

@@ -29,15 +29,29 @@ class PandaTaskTrigger(PandaTrigger):
         left to the next try, which knows what it means.
     """
 
-    def __init__(self, panda_conn_id: str, plan: dict[str, Any], *, cancel_on_kill: bool = True) -> None:
+    def __init__(
+        self,
+        panda_conn_id: str,
+        plan: dict[str, Any],
+        *,
+        cancel_on_kill: bool = True,
+        deferred: float | None = None,
+        **_: object,
+    ) -> None:
         self.plan = WaitPlan.from_json(plan)
-        super().__init__(panda_conn_id, self.plan, f"PanDA task {self.plan.task_id}", cancel_on_kill=cancel_on_kill)
+        super().__init__(
+            panda_conn_id,
+            self.plan,
+            f"PanDA task {self.plan.task_id}",
+            cancel_on_kill=cancel_on_kill,
+            deferred=deferred,
+        )
         self._joined: WaitPlan | ManyPlan = self.plan
         self._standing: Mark | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Tell what makes an equal trigger elsewhere."""
-        return self._named(plan=self.plan.to_json(), cancel_on_kill=self.cancel_on_kill)
+        return self._named(plan=self.plan.to_json())
 
     async def _wait(self) -> Any:
         name = self.panda_conn_id

@@ -19,13 +19,21 @@ class PandaPollTrigger(PandaTrigger):
         deferred.
     """
 
-    def __init__(self, panda_conn_id: str, plan: dict[str, Any], *, cancel_on_kill: bool = False) -> None:
-        self.plan = PollPlan(**plan)
-        super().__init__(panda_conn_id, self.plan, self.plan.what, cancel_on_kill=cancel_on_kill)
+    def __init__(
+        self,
+        panda_conn_id: str,
+        plan: dict[str, Any],
+        *,
+        cancel_on_kill: bool = False,
+        deferred: float | None = None,
+        **_: object,
+    ) -> None:
+        self.plan = PollPlan.from_json(plan)
+        super().__init__(panda_conn_id, self.plan, self.plan.what, cancel_on_kill=cancel_on_kill, deferred=deferred)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Tell what makes an equal trigger elsewhere."""
-        return self._named(plan=self.plan.to_json(), cancel_on_kill=self.cancel_on_kill)
+        return self._named(plan=self.plan.to_json())
 
     def _perform(self, step: Step) -> Finding:  # noqa: ARG002 - such a wait only looks
         return LOOKS[self.plan.look](self._connected(), **self.plan.arguments)

@@ -21,7 +21,7 @@ CORE = {"client.errors", "client.status", "client.models"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "client.errors": set(),
-    "client.status": set(),
+    "client.status": {"client.errors"},
     "client.models": {"client.errors"},
     "client.endpoint": CORE,
     "client.driver": CORE,
