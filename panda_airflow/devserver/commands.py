@@ -24,7 +24,7 @@ class Command:
     """A command to JEDI.
 
     :param accepted: statuses in which the server registers it.
-    :param status: what the task becomes when JEDI executes it; empty where it goes back to its old status.
+    :param status: what the task becomes when JEDI executes it; empty where that is not always the same.
     """
 
     accepted: frozenset[str]
@@ -42,7 +42,7 @@ COMMANDS = {
     ),
     "pause": Command(_KNOWN - _ENDED - {"paused"}, "paused"),
     "resume": Command(frozenset({"paused", "throttled", "staging"})),
-    "avalanche": Command(frozenset({"scouting"}), "running"),
+    "avalanche": Command(frozenset({"scouting"})),
     "release": Command(frozenset({"scouting", "pending", "running", "ready", "assigning", "defined"})),
 }
 """Every command by the name it has in the server's messages."""
@@ -61,6 +61,15 @@ def refusal(command: str, status: str, *, production: bool) -> str | None:
     else:
         return None
     return f"Command rejected: the {command} command is not accepted if the task is in {status} status {extra}"
+
+
+def comment(command: str, user: str, *qualifiers: str) -> str:
+    """Word what a command leaves in the task's error dialog: ``soft finish by Alice Tester``.
+
+    :param user: who gave it.
+    :param qualifiers: how it is to be carried out.
+    """
+    return " ".join([*qualifiers, command, "by", user])
 
 
 def acceptance(command: str, task_id: int) -> str:

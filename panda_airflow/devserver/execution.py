@@ -6,10 +6,10 @@ import json
 from datetime import datetime
 from typing import Any
 
-from panda_airflow.client.models import Json
 from panda_airflow.devserver import jobs, tasks
 from panda_airflow.devserver.backend import Backend
 from panda_airflow.devserver.commands import COMMANDS, refusal
+from panda_airflow.devserver.generation import AVALANCHE
 from panda_airflow.devserver.registration import change_parameters
 from panda_airflow.devserver.store import Row
 
@@ -28,44 +28,44 @@ def execute_commands(backend: Backend, before: datetime) -> None:
             backend.store.run("DELETE FROM commands WHERE jediTaskID = ?", command["jediTaskID"])
             task = tasks.get(backend, command["jediTaskID"])
             if task and not refusal(command["command"], task["status"], production=True):
-                _execute(backend, task, command["command"], json.loads(command["parameters"]))
+                _execute(backend, task, command["command"], **json.loads(command["parameters"]))
 
 
-def _execute(backend: Backend, task: Row, command: str, parameters: Json) -> None:
+def _execute(backend: Backend, task: Row, command: str, parameters: dict[str, Any], comment: str | None) -> None:
     task_id = task["jediTaskID"]
     if command == "incexec":
         change_parameters(backend, task_id, parameters)
-    if command == "reassign":
-        _reassign(backend, task_id, parameters)
-    if command == "finish" and not parameters.get("soft"):
-        _kill_jobs(backend, task_id)
-    status = COMMANDS[command].status or _status_before(task)
-    if command == "release" and task["status"] != "pending":
-        status = task["status"]
-    old = task["status"] if command in ("pause", "incexec", "finish", "kill") else None
-    changes: dict[str, Any] = {} if status == task["status"] else {"oldStatus": old}
-    tasks.set_status(backend, task_id, status, **changes)
+    elif command == "reassign":
+        _reassign(backend, task, parameters)
+    elif command == "finish":
+        _kill_jobs(backend, task_id, str(comment), queued_only=parameters["soft"])
+    columns: dict[str, Any] = {"errorDialog": comment, "modificationTime": backend.clock()}
+    if command == "resume":
+        if task["oldStatus"]:
+            tasks.set_status(backend, task_id, task["oldStatus"], oldStatus=None, **columns)
+    elif command == "avalanche":
+        tasks.set_status(backend, task_id, "scouting", oldStatus=None, walltimeUnit=AVALANCHE, **columns)
+    elif status := COMMANDS[command].status:
+        old = task["oldStatus"] if task["status"] == "pending" else task["status"]
+        tasks.set_status(backend, task_id, status, oldStatus=old, **columns)
 
 
-def _status_before(task: Row) -> str:
-    return str(task["oldStatus"] or "ready")
-
-
-def _kill_jobs(backend: Backend, task_id: int) -> None:
+def _kill_jobs(backend: Backend, task_id: int, comment: str, *, queued_only: bool) -> None:
     for job in jobs.active(backend, task_id):
-        jobs.kill(backend, job, "JEDI")
+        if job["jobStatus"] in jobs.WAITING or not queued_only:
+            jobs.kill(backend, job, comment, jedi=True)
 
 
-def _reassign(backend: Backend, task_id: int, parameters: dict[str, Any]) -> None:
+def _reassign(backend: Backend, task: Row, parameters: dict[str, Any]) -> None:
+    task_id = task["jediTaskID"]
     target = {name: parameters[name] for name in ("site", "cloud", "nucleus") if parameters.get(name)}
     if target:
         backend.store.update("tasks", "jediTaskID", task_id, **target)
     if parameters.get("mode") == "nokill":
         return
     for job in jobs.active(backend, task_id):
-        if job["jobStatus"] in ("defined", "activated"):
-            jobs.end(
-                backend, job["PandaID"], "closed", taskBufferErrorCode=51, taskBufferErrorDiag="reassigned by JEDI"
-            )
+        if job["jobStatus"] in jobs.WAITING:
+            columns = {"taskBufferErrorCode": jobs.KILLED, "taskBufferErrorDiag": "reassigned by JEDI"}
+            jobs.end(backend, job["PandaID"], "closed", **columns)
         elif parameters.get("mode") != "soft":
-            jobs.kill(backend, job, "JEDI")
+            jobs.kill(backend, job, "JEDI", jedi=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +11,11 @@ from uuid import uuid4
 
 from panda_airflow.client.models import Json
 from panda_airflow.devserver.backend import Backend
-from panda_airflow.devserver.refiner import (
-    DEFAULT_SITE,
-    execution_parameters,
-    files_per_job,
-    master,
-)
+from panda_airflow.devserver.feeder import files_per_job
+from panda_airflow.devserver.refiner import DEFAULT_SITE, execution_parameters, master, scope, sequence
 from panda_airflow.devserver.registration import parameters_of
 from panda_airflow.devserver.store import Row
+from panda_airflow.devserver.tasks import USABLE
 
 _RANDOM = re.compile(r"%RNDM[:=](\d+)|%25RNDM(?::|=|%3A|%3D)(\d+)")
 
@@ -75,21 +73,23 @@ def fill_in(template: str, filling: Filling) -> str:
     return re.sub(r"\$(?:JEDITASKID\b|\{JEDITASKID\})", str(filling.task_id), text)
 
 
-def generate(backend: Backend, task: Row, limit: int | None = None) -> int:
+def generate(backend: Backend, task: Row, first: int | None = None) -> int:
     """Make jobs of the inputs that are ready and return how many.
 
-    :param limit: most jobs to make, for scouts.
+    :param first: take only the first so many inputs of the task, for scouts.
     :raises DatabaseDown: the database is down.
     """
     task_id = task["jediTaskID"]
     dataset, parameters = master(backend, task_id), parameters_of(backend, task_id)
-    if dataset is None or parameters is None:
+    if dataset is None:
         return 0
     ready = backend.store.rows(
-        "SELECT * FROM contents WHERE datasetID = ? AND status = 'ready' ORDER BY position", dataset["datasetID"]
+        f"SELECT * FROM contents WHERE datasetID = ? AND {USABLE} AND position < ? ORDER BY position",  # noqa: S608
+        dataset["datasetID"],
+        sys.maxsize if first is None else first,
     )
     size = files_per_job(parameters, dataset["type"])
-    chunks = [ready[start : start + size] for start in range(0, len(ready), size)][:limit]
+    chunks = [ready[start : start + size] for start in range(0, len(ready), size)]
     outputs = backend.store.rows(
         "SELECT * FROM datasets WHERE jediTaskID = ? AND type IN ('output', 'log') ORDER BY type DESC, datasetID",
         task_id,
@@ -108,6 +108,7 @@ def _make_job(
     dataset["nextSN"] += 1
     backend.store.update("datasets", "datasetID", dataset["datasetID"], nextSN=dataset["nextSN"])
     names = {output["datasetID"]: output_names(output["template"], task_id, serial) for output in outputs}
+    number = _next_number(backend, dataset)
     filling = Filling(
         task_id,
         serial,
@@ -115,27 +116,37 @@ def _make_job(
         max(file["attemptNr"] for file in chunk) + 1,
         [file["lfn"] for file in chunk] if dataset["type"] == "input" else [],
         {_bare(output["template"]): names[output["datasetID"]] for output in outputs},
-        _numbers(backend, parameters, chunk[0]["position"]),
+        _numbers(parameters, chunk[0]["position"], number),
     )
     job_id = backend.store.insert("jobs", **_job_row(backend, task, parameters, filling, dataset, outputs, chunk))
     text = fill_in(execution_parameters(parameters), filling)
     text = re.sub(r"\$(?:PANDAID\b|\{PANDAID\})", str(job_id), text)
     backend.store.update("jobs", "PandaID", job_id, jobParameters=text, jobName=f"{task['taskName']}.{job_id}")
-    for file in chunk:
+    for file in [*chunk, *([number] if number else [])]:
         backend.store.update("contents", "fileID", file["fileID"], status="running", PandaID=job_id)
-        _add_input(backend, job_id, dataset, file)
+        _add_input(backend, job_id, file)
     for output in outputs:
         _add_output(backend, job_id, output, names[output["datasetID"]])
+
+
+def _next_number(backend: Backend, master_dataset: Row) -> Row | None:
+    """Take the sequence number of the next job: the first that no job has and none has used."""
+    numbers = sequence(backend, master_dataset["jediTaskID"])
+    if numbers is None or numbers["datasetID"] == master_dataset["datasetID"]:
+        return None
+    return backend.store.row(
+        f"SELECT * FROM contents WHERE datasetID = ? AND {USABLE} ORDER BY fileID LIMIT 1",  # noqa: S608 - constant
+        numbers["datasetID"],
+    )
 
 
 def _bare(template: str) -> str:
     return template.rsplit("=", 1)[-1].replace("'", "")
 
 
-def _numbers(backend: Backend, parameters: dict[str, Json], position: int) -> dict[str, Any]:
+def _numbers(parameters: dict[str, Json], position: int, number: Row | None) -> dict[str, Any]:
     per_job = int(parameters.get("nEventsPerJob") or 1)
-    numbers = {
-        "SURL": parameters.get("sourceURL") or backend.base_url,
+    numbers: dict[str, Any] = {
         "LIB": _library(parameters.get("buildSpec") or {}),
         "MAXEVENTS": per_job,
         "SKIPEVENTS": position * per_job,
@@ -144,7 +155,7 @@ def _numbers(backend: Backend, parameters: dict[str, Json], position: int) -> di
     for name, value in offsets.items():
         items = [item for item in parameters["jobParameters"] if f"${{{name}}}" in str(item.get("value"))]
         numbers[name] = value + int((items[0].get("offset") or 0) if items else 0)
-    return numbers
+    return numbers | ({"SEQNUMBER": number["lfn"]} if number else {})
 
 
 def _library(build: dict[str, Json]) -> str:
@@ -205,7 +216,8 @@ def _site(requested: str | None) -> str:
     return requested if requested not in (None, "", "AUTO") else DEFAULT_SITE
 
 
-def _add_input(backend: Backend, job_id: int, dataset: Row, file: Row) -> None:
+def _add_input(backend: Backend, job_id: int, file: Row) -> None:
+    dataset = backend.store.row("SELECT * FROM datasets WHERE datasetID = ?", file["datasetID"]) or {}
     backend.store.insert(
         "files",
         PandaID=job_id,
@@ -217,6 +229,7 @@ def _add_input(backend: Backend, job_id: int, dataset: Row, file: Row) -> None:
         prodDBlock=dataset["datasetName"],
         fsize=file["fsize"],
         checksum=file["checksum"],
+        scope=None if dataset["type"] == "pseudo_input" else scope(dataset["datasetName"]),
         jediTaskID=dataset["jediTaskID"],
         datasetID=dataset["datasetID"],
         fileID=file["fileID"],
@@ -243,6 +256,7 @@ def _add_output(backend: Backend, job_id: int, dataset: Row, lfn: str) -> None:
         destinationDBlock=dataset["datasetName"],
         destinationDBlockToken=dataset["token"],
         destinationSE=dataset["destination"],
+        scope=scope(dataset["datasetName"]),
         jediTaskID=dataset["jediTaskID"],
         datasetID=dataset["datasetID"],
         fileID=content,

@@ -9,8 +9,9 @@ from threading import Event, Thread
 
 from panda_airflow.devserver.backend import Backend
 from panda_airflow.devserver.execution import execute_commands
-from panda_airflow.devserver.lifecycle import STEPS, break_task, register
+from panda_airflow.devserver.lifecycle import STEPS, break_task
 from panda_airflow.devserver.recovery import recover_lost_files
+from panda_airflow.devserver.refinement import register
 from panda_airflow.devserver.slots import Slots
 from panda_airflow.devserver.store import DatabaseDown, Row
 
@@ -23,10 +24,12 @@ _MOVING = (
     "SELECT t.* FROM tasks t WHERE t.status IN ('registered', 'defined', 'ready', 'scouted', 'prepared', 'passed', "
     "'toabort', 'tobroken', 'toretry', 'toincexec', 'rerefine', 'toreassign', 'aborting') "
     "OR (t.status = 'pending' AND t.oldStatus = 'registered') "
+    "OR (t.status = 'scouting' AND t.walltimeUnit IS NOT NULL) "
     "OR (t.status IN ('running', 'scouting', 'finishing') AND ("
     "NOT EXISTS (SELECT 1 FROM jobs j WHERE j.jediTaskID = t.jediTaskID AND j.jobStatus IN "
     "('defined', 'activated', 'starting', 'running', 'transferring')) "
-    "OR EXISTS (SELECT 1 FROM contents c WHERE c.jediTaskID = t.jediTaskID AND c.status = 'ready'))) "
+    "OR EXISTS (SELECT 1 FROM contents c WHERE c.jediTaskID = t.jediTaskID AND c.position IS NOT NULL "
+    "AND c.status = 'ready' AND c.attemptNr < c.maxAttempt))) "
     "ORDER BY t.jediTaskID"
 )
 """Tasks that can take a step; those that only wait for their jobs stay out of it, however many they are."""
@@ -45,14 +48,16 @@ class Jedi:
         self._slots = Slots(backend, self._wake.set)
         self._thread = Thread(target=self._live, name="jedi", daemon=True)
 
-    def start(self) -> None:
+    def start(self, *, by_hand: bool = False) -> None:
         """Fail the jobs that a server which died left behind, and begin to work.
 
+        :param by_hand: leave it to the caller to drive the tasks, by :meth:`cycle`.
         :raises DatabaseDown: the database is down.
         """
         self._backend.cache.mkdir(parents=True, exist_ok=True)
         self._slots.recover()
-        self._thread.start()
+        if not by_hand:
+            self._thread.start()
 
     def stop(self, timeout: float = 10.0) -> None:
         """Stop working and end every process of every job.

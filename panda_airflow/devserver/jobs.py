@@ -19,6 +19,7 @@ KILLED, LOST_HEARTBEAT = 100, 100
 _FOR_ROLE = (2, 4, 7, 8, 9, 50, 51, 52, 91, 10, 99)
 """Kill codes with which the production role may end the jobs of users."""
 
+_STOP = "tobekilled"
 _ACTIVE = "jobStatus NOT IN ('finished', 'failed', 'cancelled', 'closed')"
 
 
@@ -62,31 +63,28 @@ def end(backend: Backend, job_id: int, status: str, **columns: Any) -> bool:
     :raises DatabaseDown: the database is down.
     """
     with backend.store.transaction():
-        if not move(backend, job_id, status, **{"endTime": backend.clock(), "commandToPilot": None} | columns):
+        if not move(backend, job_id, status, **{"endTime": backend.clock()} | columns):
             return False
         if status == "finished":
-            _account(backend, job_id, inputs="finished", outputs="finished", files="ready")
-        elif status == "closed":
-            _account(backend, job_id, inputs="ready", outputs="failed", files="failed")
+            _account(backend, job_id, inputs="finished", attempts=1, outputs="finished", files="ready")
         else:
-            _account(backend, job_id, inputs=None, outputs="failed", files="failed")
+            outputs = "failed" if status == "failed" else "cancelled"
+            _account(backend, job_id, inputs="ready", attempts=int(status != "closed"), outputs=outputs, files="failed")
     return True
 
 
-def _account(backend: Backend, job_id: int, *, inputs: str | None, outputs: str, files: str) -> None:
-    """Count the attempt; inputs that failed are ready again while they have attempts left."""
+def _account(backend: Backend, job_id: int, *, inputs: str, attempts: int, outputs: str, files: str) -> None:
+    """Count the attempt, and say what became of the files."""
     store = backend.store
     used = "SELECT fileID FROM files WHERE PandaID = ? AND type IN ('input', 'pseudo_input')"
     made = "SELECT fileID FROM files WHERE PandaID = ? AND type IN ('output', 'log')"
-    if inputs:
-        store.run(f"UPDATE contents SET status = ? WHERE fileID IN ({used})", inputs, job_id)  # noqa: S608 - constant
-    else:
-        store.run(
-            "UPDATE contents SET attemptNr = attemptNr + 1, "  # noqa: S608 - constant
-            "status = CASE WHEN attemptNr + 1 < maxAttempt THEN 'ready' ELSE 'failed' END "
-            f"WHERE status = 'running' AND fileID IN ({used})",
-            job_id,
-        )
+    store.run(
+        "UPDATE contents SET attemptNr = attemptNr + ?, status = ? "  # noqa: S608 - constant
+        f"WHERE status = 'running' AND fileID IN ({used})",
+        attempts,
+        inputs,
+        job_id,
+    )
     store.run(f"UPDATE contents SET status = ? WHERE fileID IN ({made})", outputs, job_id)  # noqa: S608 - constant
     store.run("UPDATE files SET status = ? WHERE PandaID = ? AND type IN ('output', 'log')", files, job_id)
 
@@ -107,19 +105,21 @@ def record_file(backend: Backend, job_id: int, lfn: str, *, fsize: int, checksum
         )
 
 
-def kill(backend: Backend, job: Row, by: str) -> bool:
+def kill(backend: Backend, job: Row, by: str, *, jedi: bool = False) -> bool:
     """Ask for the end of a job: at once where no pilot has it, by its pilot otherwise.
 
-    :param by: who wants it, for the job's diagnostics.
+    :param by: who wants it, for the job's diagnostics; JEDI gives the command's comment, ``kill by Alice Tester``.
+    :param jedi: whether it is JEDI that asks.
     :return: ``False`` if the job has ended already.
     :raises DatabaseDown: the database is down.
     """
     said = f"killed by {by}"
     if job["jobStatus"] in WAITING:
-        return end(backend, job["PandaID"], "cancelled", taskBufferErrorCode=KILLED, taskBufferErrorDiag=said)
+        columns = {"taskBufferErrorDiag": by if jedi else said, "commandToPilot": _STOP}
+        return end(backend, job["PandaID"], "cancelled", taskBufferErrorCode=KILLED, **columns)
     asked = backend.store.run(
-        "UPDATE jobs SET commandToPilot = 'tobekilled', taskBufferErrorDiag = ? WHERE PandaID = ? "  # noqa: S608
-        f"AND {_ACTIVE} AND commandToPilot IS NOT 'tobekilled'",
+        f"UPDATE jobs SET commandToPilot = '{_STOP}', taskBufferErrorDiag = ? WHERE PandaID = ? "  # noqa: S608
+        f"AND {_ACTIVE} AND commandToPilot IS NOT '{_STOP}'",
         said,
         job["PandaID"],
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from panda_airflow.client.models import Json
 from panda_airflow.client.status import FINAL_STATUSES
 from panda_airflow.devserver.backend import Backend
-from panda_airflow.devserver.commands import REFUSED, REGISTERED, acceptance, refusal
+from panda_airflow.devserver.commands import REFUSED, REGISTERED, acceptance, comment, refusal
 from panda_airflow.devserver.identity import clean_name
 from panda_airflow.devserver.registration import put_command
 from panda_airflow.devserver.store import Row
@@ -72,17 +72,18 @@ def _recover(backend: Backend, request: dict[str, Json]) -> Iterator[str]:
         return
     for row in lost:
         _make_again(backend, row)
-    yield f"Retried task {task_id}: done with {(0, json.dumps(_retry(backend, task_id, lost[0]['taskStatus'])))}"
+    reply = _retry(backend, task_id, lost[0]["taskStatus"], clean_name(request["userName"]))
+    yield f"Retried task {task_id}: done with {(0, json.dumps(reply))}"
 
 
-def _retry(backend: Backend, task_id: int, status: str) -> dict[str, Json]:
+def _retry(backend: Backend, task_id: int, status: str, user: str) -> dict[str, Json]:
     """Register a retry, for which a task that was done is finished from now on."""
     if status == "done":
         status = "finished"
         backend.store.update("tasks", "jediTaskID", task_id, status=status)
     if words := refusal("retry", status, production=True):
         return {"success": True, "message": words, "data": REFUSED}
-    put_command(backend, task_id, "retry", {})
+    put_command(backend, task_id, "retry", {}, comment("retry", user))
     return {"success": True, "message": acceptance("retry", task_id), "data": REGISTERED}
 
 

@@ -1,11 +1,10 @@
-"""From the parameters of a task to what JEDI works on: the task, its datasets and its inputs."""
+"""From the parameters of a task to what JEDI works on: the task and its datasets."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from panda_airflow.client.models import Json
 from panda_airflow.devserver.backend import Backend
@@ -18,16 +17,23 @@ DEFAULT_SITE = "LOCAL_TEST"
 SITES = frozenset({DEFAULT_SITE, "LOCAL", "AUTO"})
 """Sites that brokerage knows."""
 
-DEFAULT_MAX_ATTEMPT = 3
-MAX_FILES_PER_JOB = 200
+SEQUENCE = "seq_number"
+"""Name of the pseudo dataset whose files are the numbers of jobs."""
 
-_NEEDED = ("architecture", "transUses", "transHome", "processingType", "taskType", "jobParameters")
-_COPIED = (
-    "taskName", "userName", "vo", "prodSourceLabel", "taskPriority", "transUses", "transHome", "transPath",
-    "processingType", "taskType", "workingGroup", "countryGroup", "campaign", "coreCount", "ramCount", "ramUnit",
-    "cloud", "site", "framework", "container_name", "goal", "cpuTime", "cpuTimeUnit", "walltime",
+_RUN_GEN = "https://pandaserver-doma.cern.ch/trf/user/runGen-00-00-02"
+
+_COMMON = (
+    "taskName", "userName", "vo", "prodSourceLabel", "taskPriority", "architecture", "transUses", "transHome",
+    "processingType",
 )  # fmt: skip
-_ADDED = {"pushStatusChanges": True, "messageDriven": True, "cloudAsVO": True}
+"""Parameters that JEDI reads before the task has its name, in this order."""
+
+_COPIED = (
+    "taskName", "userName", "vo", "prodSourceLabel", "transUses", "transHome", "transPath", "processingType",
+    "taskType", "workingGroup", "countryGroup", "campaign", "ramCount", "ramUnit", "cloud", "site", "framework",
+    "container_name", "goal", "cpuTime", "cpuTimeUnit", "walltime",
+)  # fmt: skip
+_KEPT_WHEN_REFINED_AGAIN = ("ramCount", "walltime", "cpuTime", "cpuTimeUnit")
 _SPLIT_RULES = ("nEventsPerJob", "nFilesPerJob", "nGBPerJob", "nMaxFilesPerJob", "disableAutoRetry")
 _RULES_ADDED = "pushStatusChanges=1,cloudAsVO=1,messageDriven=1,instantiateTmpl=1,instantiateTmplSite=1"
 
@@ -36,45 +42,84 @@ class CannotRefine(Exception):
     """The parameters do not make a task: it is broken."""
 
 
-class InputMissing(CannotRefine):
-    """An input dataset is unknown."""
+class WithoutName(CannotRefine):
+    """JEDI stopped so early that the task never gets its name and owner."""
+
+
+class InputUnknown(CannotRefine):
+    """An input dataset is unknown.
+
+    :param name: of the dataset.
+    """
+
+    def __init__(self, name: str) -> None:
+        said = f'doBasicRefine : unknown input dataset "{name}"'
+        super().__init__(f"{said} failed to refine task with UnknownDatasetError:{said}")
 
 
 @dataclass(frozen=True)
 class Refined:
     """A task as its parameters describe it.
 
-    :param parameters: those it was submitted with.
+    :param parameters: those it was submitted with, and what JEDI adds.
     :param attributes: columns of its row.
-    :param templates: job parameters of type ``template``, the log's among them.
     """
 
     parameters: dict[str, Json]
     attributes: Row
-    templates: list[dict[str, Json]]
 
 
-def refine(parameters: dict[str, Json]) -> Refined:
-    """Check the parameters and derive the task.
+def refine(submitted: dict[str, Json]) -> Refined:
+    """Derive the task, without its datasets.
 
-    :raises CannotRefine: a parameter is missing or the virtual organisation has no plug-in.
+    :raises WithoutName: a parameter is missing or the virtual organisation has no plug-in.
     """
-    if parameters["vo"] not in VOS:
-        raise CannotRefine(f"no refiner for vo={parameters['vo']} sourceLabel={parameters['prodSourceLabel']}")
-    for name in _NEEDED:
+    if submitted["vo"] not in VOS:
+        raise WithoutName(
+            f"task refiner is undefined for vo={submitted['vo']} sourceLabel={submitted['prodSourceLabel']}"
+        )
+    parameters = _completed(submitted)
+    for name in _COMMON:
         if name not in parameters:
-            raise CannotRefine(f"failed to extract common parameters with KeyError:'{name}'")
+            said = f"failed to extract common parameters with KeyError:'{name}'"
+            raise WithoutName(f"{said} Traceback (most recent call last)")
+    return Refined(parameters, _attributes(parameters))
+
+
+def _completed(submitted: dict[str, Json]) -> dict[str, Json]:
+    """Add what JEDI adds to the parameters of every task."""
+    defaults: dict[str, Json] = {"transPath": _RUN_GEN, "pushStatusChanges": True, "messageDriven": True}
+    if "workingGroup" in submitted:
+        defaults["cloud"] = submitted["workingGroup"]
+    if "ramCount" not in submitted:
+        defaults["ramCount"], defaults["ramUnit"] = 2000, "MBPerCore"
+    added = {name: value for name, value in defaults.items() if name == "ramUnit" or name not in submitted}
+    parameters = submitted | added | {"cloudAsVO": True}
+    if "sourceURL" in parameters and isinstance(parameters.get("jobParameters"), list):
+        items = parameters["jobParameters"]
+        parameters["jobParameters"] = [_with_source(item, parameters["sourceURL"]) for item in items]
+    return parameters
+
+
+def _with_source(item: dict[str, Json], url: str) -> dict[str, Json]:
+    return item | {"value": item["value"].replace("${SURL}", url)} if "value" in item else item
+
+
+def _attributes(parameters: dict[str, Json]) -> Row:
+    priority = parameters["taskPriority"] or 0
     attributes = {name: parameters[name] for name in _COPIED if name in parameters}
     attributes |= {
+        "attemptNr": 0,
+        "taskPriority": priority,
+        "currentPriority": parameters.get("currentPriority", priority),
         "architecture": parameters["architecture"] or "{}",
-        "currentPriority": parameters.get("currentPriority", parameters.get("taskPriority", 1000)),
+        "coreCount": parameters.get("coreCount", 1),
         "splitRule": _split_rule(parameters),
-        "requestType": hashlib.md5(json.dumps(parameters["jobParameters"]).encode()).hexdigest(),  # noqa: S324
+        "requestType": hashlib.md5(json.dumps(parameters.get("jobParameters")).encode()).hexdigest(),  # noqa: S324
     }
     if parameters.get("reqID") is not None:
         attributes["reqID"] = parameters["reqID"]
-    items = [*parameters["jobParameters"], *([parameters["log"]] if parameters.get("log") else [])]
-    return Refined(parameters, attributes, [item for item in items if item.get("type") == "template"])
+    return attributes
 
 
 def _split_rule(parameters: dict[str, Json]) -> str:
@@ -82,42 +127,53 @@ def _split_rule(parameters: dict[str, Json]) -> str:
     return ",".join([*given, _RULES_ADDED])
 
 
+def refined_again(refined: Refined) -> Row:
+    """Name the columns that change when a task is refined once more; what its first jobs taught JEDI stays."""
+    return {name: value for name, value in refined.attributes.items() if name not in _KEPT_WHEN_REFINED_AGAIN}
+
+
 def stored_parameters(parameters: dict[str, Json]) -> dict[str, Json]:
     """Show the parameters as JEDI keeps them after refinement."""
-    kept = parameters | _ADDED
-    if parameters.get("log"):
-        kept["log"] = parameters["log"] | {"value": "${LOG0}"}
-    return kept
+    if not parameters.get("log"):
+        return parameters
+    return parameters | {"log": parameters["log"] | {"value": "${LOG0}"}}
 
 
 def execution_parameters(parameters: dict[str, Json]) -> str:
     """Join the job parameters into the template that every job fills in."""
     text = ""
     for item in parameters.get("jobParameters", []):
-        if item.get("value") != "__delimiter__" and not _is_silent(item):
+        if item.get("value") != "__delimiter__" and not item.get("hidden"):
             text += str(item.get("value", "")) + ("" if item.get("padding") is False else " ")
     return text.rstrip(" ")
 
 
-def _is_silent(item: dict[str, Json]) -> bool:
-    return bool(item.get("hidden"))
+def make_datasets(backend: Backend, task_id: int, parameters: dict[str, Json]) -> None:
+    """Make the datasets of a new task; inputs are looked up later.
 
+    The first input dataset is the one that jobs are made of. Of further ones, only sequence numbers are served here.
 
-def feed(backend: Backend, task_id: int, refined: Refined) -> None:
-    """Make the datasets of a new task and fill its input.
-
-    :raises InputMissing: an input dataset is unknown.
-    :raises CannotRefine: an input dataset is empty.
+    :raises CannotRefine: there are no job parameters, or an output has a name that the cache cannot hold.
+    :raises InputUnknown: an input dataset is unknown.
     """
-    inputs = [item for item in refined.templates if item.get("param_type") == "input" and item.get("dataset")]
-    if inputs:
-        _add_dataset(backend, task_id, "input", {"dataset": inputs[0]["dataset"]})
-    else:
+    if "jobParameters" not in parameters:
+        raise CannotRefine("failed to refine task with KeyError:'jobParameters'")
+    items = [*parameters["jobParameters"], *([parameters["log"]] if parameters.get("log") else [])]
+    templates = [item for item in items if item.get("type") == "template" and item.get("dataset")]
+    if parameters.get("noInput") is True:
         _add_dataset(backend, task_id, "pseudo_input", {"dataset": "pseudo_dataset"})
-    for item in refined.templates:
-        if item.get("param_type") in ("output", "log"):
+    for item in {item["dataset"]: item for item in reversed(templates)}.values():
+        if item["param_type"] in ("input", "pseudo_input"):
+            _add_input(backend, task_id, item)
+    for item in templates:
+        if item["param_type"] in ("output", "log"):
             _add_output(backend, task_id, item)
-    add_inputs(backend, task_id, refined.parameters)
+
+
+def _add_input(backend: Backend, task_id: int, item: dict[str, Json]) -> None:
+    if item["param_type"] == "input" and not find_datasets(backend, item["dataset"]):
+        raise InputUnknown(item["dataset"])
+    _add_dataset(backend, task_id, item["param_type"], {"dataset": item["dataset"], "offset": item.get("offset")})
 
 
 def _add_dataset(backend: Backend, task_id: int, kind: str, item: dict[str, Json], name: str = "") -> int:
@@ -131,18 +187,42 @@ def _add_dataset(backend: Backend, task_id: int, kind: str, item: dict[str, Json
         template=item.get("value"),
         token=item.get("token"),
         destination=item.get("destination"),
+        offset=int(item.get("offset") or 0),
     )
 
 
 def _add_output(backend: Backend, task_id: int, item: dict[str, Json]) -> None:
-    """Make the container that the author named and the dataset in it that jobs write to."""
+    """Make the dataset that the author named and the one that jobs write to, named after it."""
     kind, template = item["param_type"], item["value"]
     if not template or "/" in template.replace("${SN/P}", "") or template.startswith("."):
         raise CannotRefine(f"{template!r} cannot name {kind} files")
     _add_dataset(backend, task_id, f"tmpl_{kind}", item)
-    dataset = _add_dataset(backend, task_id, kind, {"container": item["dataset"]} | item)
+    dataset = _add_dataset(backend, task_id, kind, item)
     name = f"{item['dataset'].rstrip('/')}.{dataset}.{dataset}"
     backend.store.update("datasets", "datasetID", dataset, datasetName=name)
+
+
+def find_datasets(backend: Backend, name: str) -> list[int]:
+    """Find the datasets that jobs of this server wrote under a name: their own, that of the container, or the author's.
+
+    :param name: with or without its scope and the slash of a container.
+    :return: dataset IDs.
+    :raises DatabaseDown: the database is down.
+    """
+    bare = name.rsplit(":", 1)[-1].rstrip("/")
+    found = backend.store.rows(
+        "SELECT d.datasetID FROM datasets d WHERE d.type IN ('output', 'log') AND (d.datasetName = ? "
+        "OR d.containerName IN (?, ?) OR EXISTS (SELECT 1 FROM datasets t WHERE t.jediTaskID = d.jediTaskID "
+        "AND t.type = 'tmpl_' || d.type AND t.template = d.template AND t.datasetName IN (?, ?)))",
+        bare, bare, f"{bare}/", bare, f"{bare}/",
+    )  # fmt: skip
+    return [row["datasetID"] for row in found]
+
+
+def scope(dataset: str) -> str:
+    """Cut the scope off the name of a dataset: ``user.alice`` of a user's or group's, else the first field."""
+    fields = dataset.rsplit(":", 1)[-1].split(".")
+    return ".".join(fields[:2]).lower() if fields[0].lower() in ("user", "group") else fields[0]
 
 
 def master(backend: Backend, task_id: int) -> Row | None:
@@ -151,63 +231,7 @@ def master(backend: Backend, task_id: int) -> Row | None:
     return backend.store.row(sql, task_id)
 
 
-def add_inputs(backend: Backend, task_id: int, parameters: dict[str, Json]) -> int:
-    """Add to the task's inputs what is not among them yet and return how many there are.
-
-    :raises InputMissing: the input dataset is unknown.
-    :raises CannotRefine: there is no input at all.
-    """
-    dataset = master(backend, task_id)
-    if dataset is None:
-        raise CannotRefine("the task has no input")
-    found = _pseudo_files(parameters) if dataset["type"] == "pseudo_input" else _files(backend, dataset["datasetName"])
-    found = found[: int(parameters.get("nFiles") or len(found))]
-    if not found:
-        raise CannotRefine("primary input dataset is empty or all files are excluded ")
-    known = backend.store.value("SELECT COUNT(*) FROM contents WHERE datasetID = ?", dataset["datasetID"])
-    attempts = int(parameters.get("maxAttempt") or DEFAULT_MAX_ATTEMPT)
-    for position, file in enumerate(found[known:], start=known):
-        backend.store.insert(
-            "contents",
-            jediTaskID=task_id,
-            datasetID=dataset["datasetID"],
-            position=position,
-            maxAttempt=attempts,
-            **file,
-        )
-    return len(found)
-
-
-def _pseudo_files(parameters: dict[str, Json]) -> list[dict[str, Any]]:
-    events, per_job = parameters.get("nEvents"), int(parameters.get("nEventsPerJob") or 1)
-    jobs = -(-int(events) // per_job) if events else int(parameters.get("nJobs") or parameters.get("nFiles") or 1)
-    return [{"lfn": "pseudo_lfn"}] * jobs
-
-
-def _files(backend: Backend, name: str) -> list[dict[str, Any]]:
-    """Find the files of an output dataset that an earlier task of this server made."""
-    bare = name.rsplit(":", 1)[-1].rstrip("/")
-    datasets = backend.store.rows(
-        "SELECT datasetID FROM datasets WHERE type IN ('output', 'log') "
-        "AND (datasetName = ? OR containerName IN (?, ?))",
-        bare, bare, f"{bare}/",
-    )  # fmt: skip
-    if not datasets:
-        raise InputMissing(f"failed to get metadata for {name}: the dataset is unknown")
-    found: list[dict[str, Any]] = []
-    for dataset in datasets:
-        found += backend.store.rows(
-            "SELECT lfn, fsize, checksum FROM contents WHERE datasetID = ? AND status = 'finished' ORDER BY lfn",
-            dataset["datasetID"],
-        )
-    return found
-
-
-def files_per_job(parameters: dict[str, Json], kind: str) -> int:
-    """Say how many inputs one job takes.
-
-    :param kind: type of the input dataset; a pseudo-input stands for one job.
-    """
-    if kind == "pseudo_input":
-        return 1
-    return int(parameters.get("nFilesPerJob") or parameters.get("nMaxFilesPerJob") or MAX_FILES_PER_JOB)
+def sequence(backend: Backend, task_id: int) -> Row | None:
+    """Read the dataset whose files are the numbers of the task's jobs, if its command line asks for them."""
+    sql = "SELECT * FROM datasets WHERE jediTaskID = ? AND type = 'pseudo_input' AND datasetName = ?"
+    return backend.store.row(sql, task_id, SEQUENCE)

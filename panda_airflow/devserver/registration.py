@@ -22,10 +22,13 @@ RETRIED_JOBS = 5
 _TAKEN_OVER = frozenset(
     {
         "site", "cloud", "includedSite", "excludedSite", "cliParams", "nFiles", "nEvents", "fixedSandbox",
-        "currentPriority", "ramCount", "nFilesPerJob", "nEventsPerJob", "sourceURL",
+        "currentPriority", "ramCount", "forceStaged",
+        "allowIncompleteInDS", "t1Weight", "nEsConsumers", "nMaxFilesPerJob", "nGBPerJob", "noInputPooling",
+        "nFilesPerJob", "nEventsPerWorker", "nJumboJobs", "avoidVP", "allowInputLAN", "useLocalIO", "noLoopingCheck",
+        "maxCoreCount", "onlyTagsForFC", "useZipToPin", "ignoreMissingInDS", "noAutoPause",
     }
 )  # fmt: skip
-"""Parameters that an ended task takes from the submission that runs it again."""
+"""Parameters that an ended task takes from the submission that runs it again; all others stay what they were."""
 
 
 def register(
@@ -100,8 +103,10 @@ def _held_by_task(
     backend: Backend, parameters: dict[str, Json], task: dict[str, Any], *, active_too: bool
 ) -> tuple[int, str, int | None]:
     task_id, status = task["jediTaskID"], task["status"]
-    changes = {name: value for name, value in parameters.items() if name in _TAKEN_OVER or name.startswith("dsFor")}
+    changes = _taken_over(parameters)
     if status in REACTIVATES:
+        if changes.get("ramCount") is not None:
+            backend.store.update("tasks", "jediTaskID", task_id, ramCount=changes["ramCount"])
         put_command(backend, task_id, "incexec", changes)
         words = f"(currently in {status} state) will be re-executed with old and/or new input"
         return REACTIVATION, f"reactivation accepted. jediTaskID={task_id} {words}", task_id
@@ -119,10 +124,20 @@ def _held_by_task(
     return ACTIVE, words, task_id
 
 
-def put_command(backend: Backend, task_id: int, command: str, parameters: Json) -> None:
+def _taken_over(parameters: dict[str, Json]) -> dict[str, Json]:
+    changes = {name: value for name, value in parameters.items() if name in _TAKEN_OVER or name.startswith("dsFor")}
+    if "priority" in parameters:
+        changes["currentPriority"] = parameters["priority"]
+    if "fixedSandbox" in changes and "sourceURL" in parameters:
+        changes["sourceURL"] = parameters["sourceURL"]
+    return changes
+
+
+def put_command(backend: Backend, task_id: int, command: str, parameters: Json, comment: str | None = None) -> None:
     """Leave a command for JEDI, in the place and at the time of one that it has not executed yet.
 
     :param parameters: what goes with the command, as JSON values.
+    :param comment: what becomes the task's error dialog when JEDI executes the command.
     :raises DatabaseDown: the database is down.
     """
     backend.store.run(
@@ -130,13 +145,13 @@ def put_command(backend: Backend, task_id: int, command: str, parameters: Json) 
         "ON CONFLICT DO UPDATE SET command = excluded.command, parameters = excluded.parameters",
         task_id,
         command,
-        json.dumps(parameters),
+        json.dumps({"parameters": parameters, "comment": comment}),
         backend.clock(),
     )
 
 
-def parameters_of(backend: Backend, task_id: int) -> dict[str, Json] | None:
-    """Read the parameters of a task, which are known from the moment of submission.
+def submitted_parameters(backend: Backend, task_id: int) -> dict[str, Json] | None:
+    """Read the parameters of a task as they were submitted, which are known from that moment and never change.
 
     :return: ``None`` for an unknown task.
     :raises DatabaseDown: the database is down.
@@ -145,11 +160,35 @@ def parameters_of(backend: Backend, task_id: int) -> dict[str, Json] | None:
     return None if stored is None else dict(json.loads(stored))
 
 
+def parameters_of(backend: Backend, task_id: int) -> dict[str, Json]:
+    """Read the parameters of a task that JEDI works with.
+
+    :return: empty for an unknown task.
+    :raises DatabaseDown: the database is down.
+    """
+    stored = backend.store.value("SELECT params FROM refined_parameters WHERE jediTaskID = ?", task_id)
+    return dict(json.loads(stored)) if stored else submitted_parameters(backend, task_id) or {}
+
+
+def keep_parameters(backend: Backend, task_id: int, parameters: dict[str, Json]) -> None:
+    """Store the parameters of a task that JEDI works with from now on.
+
+    :raises DatabaseDown: the database is down.
+    """
+    backend.store.run(
+        "INSERT INTO refined_parameters (jediTaskID, params) VALUES (?, ?) "
+        "ON CONFLICT DO UPDATE SET params = excluded.params",
+        task_id,
+        json.dumps(parameters),
+    )
+
+
 def change_parameters(backend: Backend, task_id: int, changes: dict[str, Json]) -> None:
-    """Overwrite some of a task's parameters.
+    """Overwrite some of the parameters that JEDI works with; a change to nothing takes one away.
 
     :raises DatabaseDown: the database is down.
     """
     with backend.store.transaction():
-        parameters = (parameters_of(backend, task_id) or {}) | changes
-        backend.store.update("submissions", "jediTaskID", task_id, params=json.dumps(parameters))
+        kept = {name: value for name, value in parameters_of(backend, task_id).items() if name not in changes}
+        given = {name: value for name, value in changes.items() if value is not None}
+        keep_parameters(backend, task_id, kept | given)

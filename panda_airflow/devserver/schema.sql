@@ -9,13 +9,17 @@ CREATE TABLE IF NOT EXISTS submissions (
 CREATE INDEX IF NOT EXISTS submissions_by_name ON submissions (taskName, userName);
 CREATE INDEX IF NOT EXISTS submissions_waiting ON submissions (status) WHERE status = 'waiting';
 
+-- The parameters as JEDI keeps them: completed when a task is refined, changed when it is run again. Those that were
+-- submitted stay what they were.
+CREATE TABLE IF NOT EXISTS refined_parameters (jediTaskID INTEGER PRIMARY KEY, params);
+
 -- One pending command per task.
 CREATE TABLE IF NOT EXISTS commands (jediTaskID INTEGER PRIMARY KEY, command, parameters, registeredTime UTC);
 
 CREATE TABLE IF NOT EXISTS tasks (
     jediTaskID INTEGER PRIMARY KEY, taskName, status, userName, creationDate UTC, modificationTime UTC,
     startTime UTC, endTime UTC, frozenTime UTC, prodSourceLabel, workingGroup, vo, coreCount, taskType,
-    processingType, taskPriority DEFAULT 1000, currentPriority DEFAULT 1000, architecture DEFAULT '{}',
+    processingType, taskPriority, currentPriority, architecture DEFAULT '{}',
     transUses, transHome, transPath, lockedBy, lockedTime UTC, termCondition, splitRule, walltime DEFAULT 0,
     walltimeUnit, outDiskCount DEFAULT 0, outDiskUnit, workDiskCount DEFAULT 0, workDiskUnit, ramCount,
     ramUnit, ioIntensity, ioIntensityUnit, workQueue_ID DEFAULT 3, progress, failureRate, errorDialog,
@@ -25,7 +29,7 @@ CREATE TABLE IF NOT EXISTS tasks (
     assessmentTime UTC, cpuTime, cpuTimeUnit, cpuEfficiency DEFAULT 90, baseWalltime DEFAULT 600, nucleus,
     baseRamCount DEFAULT 0, ttcRequested UTC, ttcPredicted UTC, ttcPredictionDate UTC, rescueTime UTC,
     requestType, gshare DEFAULT 'root', resource_type DEFAULT 'Undefined', useJumbo, diskIO, diskIOUnit,
-    memory_leak_core, memory_leak_x2, attemptNr DEFAULT 0, container_name, framework, activatedTime UTC,
+    memory_leak_core, memory_leak_x2, attemptNr, container_name, framework, activatedTime UTC,
     queuedTime UTC, actionTime UTC
 );
 CREATE INDEX IF NOT EXISTS tasks_by_status ON tasks (status);

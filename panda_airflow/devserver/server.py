@@ -44,6 +44,7 @@ class DevServer:
     :param https_port: 0 takes a free one.
     :param clock: the time as the database keeps it, naive UTC.
     :param policy: whom the server lets in.
+    :param by_hand: JEDI does nothing by itself, only what :meth:`step` makes it do.
     """
 
     def __init__(
@@ -55,10 +56,12 @@ class DevServer:
         https_port: int = 0,
         clock: Callable[[], datetime] = utc_now,
         policy: AccessPolicy = AccessPolicy(),  # noqa: B008 - frozen
+        by_hand: bool = False,
     ) -> None:
         self.root = root.resolve()
         self._ports = http_port, https_port
         self._pace, self._clock, self._policy = pace, clock, policy
+        self._by_hand = by_hand
         self.listeners: tuple[Listener, ...] = ()
         self._started = ExitStack()
 
@@ -83,9 +86,9 @@ class DevServer:
         self.backend = self._open_backend(http, https)
         started.callback(self.backend.store.close)
         app = self._app()
-        jedi = Jedi(self.backend)
-        started.callback(jedi.stop)
-        jedi.start()
+        self._jedi = Jedi(self.backend)
+        started.callback(self._jedi.stop)
+        self._jedi.start(by_hand=self._by_hand)
         self.listeners = Listener(app, http), Listener(app, https, server_tls(self.authority))
         started.callback(stop_listening, self.listeners)
         start_listening(self.listeners, timeout)
@@ -107,6 +110,13 @@ class DevServer:
         frontend = Frontend(self.backend, Gate(self.issuer, self._policy), Routes.load())
         control = Control(self.backend, self.issuer, self.authority, self.control_secret)
         return build_app(frontend, [*Monitor(self.backend).routes(), *control.routes()])
+
+    def step(self) -> None:
+        """Let JEDI look at its tasks once, which takes each of them one step further.
+
+        :raises DatabaseDown: the database is down.
+        """
+        self._jedi.cycle()
 
     def stop(self) -> None:
         """Stop listening and end all jobs; no thread or process is left."""

@@ -153,6 +153,8 @@ def _diagnostics(outcome: Outcome, seconds: int) -> dict[str, Any]:
         "pilotErrorDiag": outcome.text or None,
         "cpuConsumptionTime": seconds,
     }
+    if outcome.code == KILLED_BY_SERVER:
+        return columns | {"taskBufferErrorCode": jobs.KILLED}
     if outcome.exit_code is not None:
         columns["transExitCode"] = str(outcome.exit_code)
         columns["jobMetrics"] = "nEvents=1"
@@ -160,6 +162,4 @@ def _diagnostics(outcome: Outcome, seconds: int) -> dict[str, Any]:
         said = f"payload exit {outcome.exit_code}"
         columns["exeErrorCode"] = outcome.exit_code
         columns["exeErrorDiag"] = f"{said}: {outcome.tail}" if outcome.tail else said
-    if outcome.code == KILLED_BY_SERVER:
-        columns["taskBufferErrorCode"] = jobs.KILLED
     return columns

@@ -1,4 +1,4 @@
-"""The rows of tasks: how a status change is stored, how inputs are counted and reset."""
+"""The rows of tasks: how a status change is stored, how inputs are counted and given new attempts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,25 @@ from panda_airflow.client.status import FINAL_STATUSES
 from panda_airflow.devserver.backend import Backend
 from panda_airflow.devserver.store import Row
 
-_BACK_DATED = {"running": timedelta(hours=1), "ready": timedelta(hours=6)}
-"""JEDI turns the clock of a task back so that it looks at it again soon."""
+AT_ONCE = timedelta(hours=6)
+"""How far JEDI turns the clock of a task back that another of its parts shall take at once."""
 
-_INPUTS = "datasetID IN (SELECT datasetID FROM datasets WHERE jediTaskID = ? AND type IN ('input', 'pseudo_input'))"
+_BACK_DATED = {
+    "running": timedelta(hours=1),
+    "scouting": timedelta(hours=1),
+    "passed": timedelta(hours=1),
+    "ready": AT_ONCE,
+    "rerefine": AT_ONCE,
+}
+
+_NOT_ACTIVE = FINAL_STATUSES - {"aborted"} | {"paused"}
+"""Statuses in which ``activatedTime`` is forgotten; an aborted task keeps it."""
+
+INPUTS, ALL_INPUTS = "jediTaskID = ? AND position IS NOT NULL", "jediTaskID = ? AND maxAttempt IS NOT NULL"
+"""The inputs of a task, which have a place in their order, and with them the sequence numbers that go with each."""
+
+USABLE, USED_UP = "status = 'ready' AND attemptNr < maxAttempt", "status = 'ready' AND attemptNr >= maxAttempt"
+"""An input that failed is ``ready`` again; whether it has failed for good is told by its attempts alone."""
 
 
 def get(backend: Backend, task_id: int) -> Row | None:
@@ -36,12 +51,22 @@ def set_status(backend: Backend, task_id: int, status: str, **columns: Any) -> N
     :raises DatabaseDown: the database is down.
     """
     now = backend.clock()
-    columns |= {"status": status, "stateChangeTime": now, "modificationTime": modification_time(status, now)}
+    columns = {"stateChangeTime": now, "modificationTime": modification_time(status, now)} | columns
     if status in FINAL_STATUSES:
-        columns |= {"superStatus": status, "endTime": now, "lockedTime": now}
-    elif status in ("running", "scouting"):
-        columns["superStatus"] = "running"
-    backend.store.update("tasks", "jediTaskID", task_id, **columns)
+        columns |= {"superStatus": status, "lockedTime": now}
+    elif status in ("running", "scouting", "paused"):
+        columns["superStatus"] = "paused" if status == "paused" else "running"
+    if status in _NOT_ACTIVE:
+        columns["activatedTime"] = None
+    backend.store.update("tasks", "jediTaskID", task_id, status=status, **columns)
+
+
+def lock(backend: Backend, task_id: int) -> None:
+    """Note that a part of JEDI works on a task: its modification time is true for a moment.
+
+    :raises DatabaseDown: the database is down.
+    """
+    backend.store.update("tasks", "jediTaskID", task_id, modificationTime=backend.clock())
 
 
 def count_inputs(backend: Backend, task_id: int) -> dict[str, int]:
@@ -51,31 +76,40 @@ def count_inputs(backend: Backend, task_id: int) -> dict[str, int]:
     :raises DatabaseDown: the database is down.
     """
     rows = backend.store.rows(
-        f"SELECT status, COUNT(*) AS number FROM contents WHERE {_INPUTS} GROUP BY status",  # noqa: S608 - constant
+        f"SELECT CASE WHEN {USED_UP} THEN 'failed' ELSE status END AS fate, COUNT(*) AS number "  # noqa: S608 - constant
+        f"FROM contents WHERE {INPUTS} GROUP BY fate",
         task_id,
     )
-    return {row["status"]: row["number"] for row in rows}
+    return {row["fate"]: row["number"] for row in rows}
 
 
-def retry_failed_inputs(backend: Backend, task_id: int, attempts: int) -> int:
-    """Give the inputs that failed more attempts, and the others too.
+def retry_inputs(backend: Backend, task_id: int, attempts: int) -> None:
+    """Give the inputs that have failed for good more attempts; others keep those they have left.
 
     :param attempts: how many more.
-    :return: number of inputs that are ready again.
     :raises DatabaseDown: the database is down.
     """
-    with backend.store.transaction():
-        backend.store.run(
-            f"UPDATE contents SET maxAttempt = maxAttempt + ? WHERE status IN ('ready', 'running') AND {_INPUTS}",  # noqa: S608
+    sql = f"UPDATE contents SET maxAttempt = maxAttempt + ? WHERE {USED_UP} AND {ALL_INPUTS}"  # noqa: S608 - constant
+    backend.store.run(sql, attempts, task_id)
+
+
+def increase_attempts(backend: Backend, task_id: int, attempts: int) -> tuple[int, int]:
+    """Give every input that no job has, and that is not finished, more attempts.
+
+    :param attempts: how many more.
+    :return: number of inputs, and of those among them that had failed for good.
+    :raises DatabaseDown: the database is down.
+    """
+    store = backend.store
+    with store.transaction():
+        used_up = store.value(f"SELECT COUNT(*) FROM contents WHERE {USED_UP} AND {ALL_INPUTS}", task_id)  # noqa: S608
+        changed = store.run(
+            "UPDATE contents SET maxAttempt = MAX(maxAttempt, attemptNr) + ? "  # noqa: S608 - constant
+            f"WHERE status = 'ready' AND {ALL_INPUTS}",
             attempts,
             task_id,
         )
-        return backend.store.run(
-            "UPDATE contents SET status = 'ready', maxAttempt = attemptNr + ? "  # noqa: S608 - constant
-            f"WHERE status = 'failed' AND {_INPUTS}",
-            attempts,
-            task_id,
-        )
+    return changed, used_up
 
 
 def reset_inputs(backend: Backend, task_id: int, *, keep_attempts: bool) -> int:
@@ -86,4 +120,13 @@ def reset_inputs(backend: Backend, task_id: int, *, keep_attempts: bool) -> int:
     :raises DatabaseDown: the database is down.
     """
     reset = "" if keep_attempts else ", attemptNr = 0"
-    return backend.store.run(f"UPDATE contents SET status = 'ready'{reset} WHERE {_INPUTS}", task_id)  # noqa: S608
+    return backend.store.run(f"UPDATE contents SET status = 'ready'{reset} WHERE {ALL_INPUTS}", task_id)  # noqa: S608
+
+
+def give_up_inputs(backend: Backend, task_id: int) -> None:
+    """Take the attempts that are left from the inputs of a task that is to finish.
+
+    :raises DatabaseDown: the database is down.
+    """
+    sql = f"UPDATE contents SET attemptNr = maxAttempt WHERE {USABLE} AND {ALL_INPUTS}"  # noqa: S608 - constant
+    backend.store.run(sql, task_id)

@@ -23,7 +23,7 @@ def task_details(backend: Backend, task: Row) -> dict[str, Json]:
 
     :raises DatabaseDown: the database is down.
     """
-    parameters = parameters_of(backend, task["jediTaskID"]) or {}
+    parameters = parameters_of(backend, task["jediTaskID"])
     refined = task["splitRule"] is not None
     return task | {
         "job_execution_params": execution_parameters(parameters) if refined else None,
@@ -60,25 +60,34 @@ def task_digest(backend: Backend, task_id: int) -> dict[str, Json]:
 
     :raises DatabaseDown: the database is down.
     """
-    digest = empty_digest()
-    names: dict[str, list[str]] = {"input": [], "output": []}
-    for dataset in backend.store.rows("SELECT * FROM datasets WHERE jediTaskID = ? ORDER BY datasetID", task_id):
-        if dataset["type"] != "pseudo_input":
-            names["input" if dataset["type"] == "input" else "output"].append(dataset["datasetName"])
-    digest["inDS"], digest["outDS"] = ",".join(names["input"]), ",".join(names["output"])
-    digest["statistics"] = statistics(backend, task_id)
-    digest["PandaID"] = latest_jobs(backend, task_id)
-    return digest
+    datasets = backend.store.rows("SELECT * FROM datasets WHERE jediTaskID = ? ORDER BY datasetID", task_id)
+    return empty_digest() | {
+        "inDS": _names([dataset for dataset in datasets if dataset["type"] == "input"]),
+        "outDS": _names([dataset for dataset in datasets if dataset["type"].endswith(("output", "log"))]),
+        "statistics": statistics(backend, task_id),
+        "PandaID": latest_jobs(backend, task_id),
+    }
+
+
+def _names(datasets: list[Row]) -> str:
+    """List the containers of datasets, or those that are in none, each once."""
+    return ",".join(dict.fromkeys(dataset["containerName"] or dataset["datasetName"] for dataset in datasets))
 
 
 def statistics(backend: Backend, task_id: int) -> str:
-    """Sum up the inputs of a task by status, best first: ``finished*2,failed*2``.
+    """Sum up the inputs of a task: ``finished*2,failed*2``, and by the status of their jobs those that have some.
 
     :raises DatabaseDown: the database is down.
     """
     counted = tasks.count_inputs(backend, task_id)
-    order = ("finished", "failed", "running", "ready")
-    return ",".join(f"{status}*{counted[status]}" for status in order if counted.get(status))
+    settled = {"tobedone": counted.get("ready"), "finished": counted.get("finished"), "failed": counted.get("failed")}
+    at_work = backend.store.rows(
+        "SELECT jobStatus, COUNT(*) AS number FROM contents c JOIN jobs j USING (PandaID) "  # noqa: S608 - constant
+        f"WHERE c.status = 'running' AND c.{tasks.INPUTS} GROUP BY jobStatus",
+        task_id,
+    )
+    parts = settled | {row["jobStatus"]: row["number"] for row in at_work}
+    return ",".join(f"{status}*{number}" for status, number in parts.items() if number)
 
 
 def latest_jobs(backend: Backend, task_id: int) -> list[int]:
@@ -87,8 +96,7 @@ def latest_jobs(backend: Backend, task_id: int) -> list[int]:
     :raises DatabaseDown: the database is down.
     """
     rows = backend.store.rows(
-        "SELECT DISTINCT c.PandaID FROM contents c JOIN datasets d USING (datasetID) WHERE c.jediTaskID = ? "
-        "AND d.type IN ('input', 'pseudo_input') AND c.PandaID IS NOT NULL ORDER BY c.PandaID",
+        f"SELECT DISTINCT PandaID FROM contents WHERE {tasks.INPUTS} AND PandaID IS NOT NULL ORDER BY PandaID",  # noqa: S608
         task_id,
     )
     return [row["PandaID"] for row in rows]
@@ -112,17 +120,18 @@ def feed_entry(backend: Backend, task: Row, *, full: bool) -> dict[str, Json]:
     entry: dict[str, Any] = {name: task[name] for name in FEED_COLUMNS}
     if not full:
         return entry
+    counted = tasks.count_inputs(backend, task["jediTaskID"])
     rows = backend.store.rows("SELECT * FROM datasets WHERE jediTaskID = ? ORDER BY datasetID", task["jediTaskID"])
-    inputs = [row["datasetName"] for row in rows if row["type"] in ("input", "pseudo_input")]
-    outputs = [row["containerName"] or row["datasetName"] for row in rows if row["type"] == "output"]
-    parameters = parameters_of(backend, task["jediTaskID"]) or {}
+    inputs = [row["datasetName"] for row in rows if row["type"] in ("input", "pseudo_input")][:1]
+    outputs = [row["containerName"] or row["datasetName"] for row in rows if row["type"] in ("output", "tmpl_output")]
+    parameters = parameters_of(backend, task["jediTaskID"])
     return (
         entry
         | empty_digest()
         | {
             "inDS": ",".join(sorted(set(inputs))),
             "outDS": ",".join(sorted(set(outputs))),
-            "statistics": statistics(backend, task["jediTaskID"]),
+            "statistics": ",".join(f"{fate}*{number}" for fate, number in sorted(counted.items())),
             "cliParams": parameters.get("cliParams", ""),
         }
     )

@@ -17,6 +17,7 @@ from panda_airflow.devserver.commands import (
     RETRIES_JOBS,
     SERVER_ERROR,
     acceptance,
+    comment,
     refusal,
 )
 from panda_airflow.devserver.handlers.task_queries import (
@@ -36,9 +37,9 @@ from panda_airflow.devserver.registration import (
     FAILED,
     NEW_TASK,
     RETRIED_JOBS,
-    parameters_of,
     put_command,
     register,
+    submitted_parameters,
 )
 from panda_airflow.devserver.store import DatabaseDown
 
@@ -93,8 +94,19 @@ def _must(caller: Identity | None) -> Identity:
     return caller
 
 
-def _command(backend: Backend, caller: Identity | None, task_id: int, command: str, parameters: Json) -> Envelope:
-    """Register a command if the task's status allows it."""
+def _command(
+    backend: Backend,
+    caller: Identity | None,
+    task_id: int,
+    command: str,
+    said: str | None = None,
+    **parameters: Json,
+) -> Envelope:
+    """Register a command if the task's status allows it.
+
+    :param said: what stands in the task's error dialog when the command is executed; who gave it if not given.
+    """
+    said = said or comment(command, _must(caller).name)
     try:
         with backend.store.transaction():
             task = tasks.get(backend, task_id)
@@ -103,7 +115,7 @@ def _command(backend: Backend, caller: Identity | None, task_id: int, command: s
             words = refusal(command, task["status"], production=_must(caller).production)
             if words:
                 return Envelope(False, words, REFUSED)
-            put_command(backend, task_id, command, parameters)
+            put_command(backend, task_id, command, parameters, said)
     except DatabaseDown:
         return Envelope(False, "failed to register command", SERVER_ERROR)
     return Envelope(True, acceptance(command, task_id), REGISTERED)
@@ -123,14 +135,15 @@ def submit(
 
 def kill(backend: Backend, caller: Identity | None, task_id: int, broadcast: bool = False) -> Envelope:
     """Register the command to kill a task."""
-    return _command(backend, caller, task_id, "kill", {})
+    return _command(backend, caller, task_id, "kill")
 
 
 def finish(
     backend: Backend, caller: Identity | None, task_id: int, soft: bool = False, broadcast: bool = False
 ) -> Envelope:
     """Register the command to finish a task, after its running jobs if soft."""
-    return _command(backend, caller, task_id, "finish", {"soft": soft})
+    said = comment("finish", _must(caller).name, *(["soft"] if soft else []))
+    return _command(backend, caller, task_id, "finish", said, soft=soft)
 
 
 def retry(
@@ -145,9 +158,15 @@ def retry(
     ignore_hard_exhausted: bool = False,
 ) -> Envelope:
     """Register the command to retry a task; the reply says success whatever its code."""
+    user = _must(caller)
     if new_parameters:
-        return _retry_with(backend, _must(caller), task_id, new_parameters)
-    reply = _command(backend, caller, task_id, "retry", {})
+        return _retry_with(backend, user, task_id, new_parameters)
+    given = {
+        "sole": no_child_retry, "discard": discard_events, "staged": disable_staging_mode,
+        "keep": keep_gshare_priority, "transcend": ignore_hard_exhausted and user.production,
+    }  # fmt: skip
+    said = comment("retry", user.name, *(name for name, wanted in given.items() if wanted))
+    reply = _command(backend, caller, task_id, "retry", said)
     task = tasks.get(backend, task_id) if reply.data == REFUSED else None
     if task and task["status"] in RETRIES_JOBS and task["prodSourceLabel"] == "user":
         return _retry_jobs(backend, task_id, task["status"], REGISTERED)
@@ -155,17 +174,21 @@ def retry(
 
 
 def _retry_jobs(backend: Backend, task_id: int, status: str, code: int) -> Envelope:
-    tasks.retry_failed_inputs(backend, task_id, _MORE_ATTEMPTS)
+    tasks.increase_attempts(backend, task_id, _MORE_ATTEMPTS)
     words = f"retry has been triggered for failed jobs while the task is still {status}"
     return Envelope(True, words, code)
 
 
 def _retry_with(backend: Backend, caller: Identity, task_id: int, new_parameters: dict[str, Json] | str) -> Envelope:
+    """Run a task again with other parameters; what was submitted is the base, not what an earlier retry changed.
+
+    :raises ValueError: the parameters are text, but no JSON, which is a 500 as on a real server.
+    """
+    changes = json.loads(new_parameters) if isinstance(new_parameters, str) else new_parameters
     try:
-        changes = json.loads(new_parameters) if isinstance(new_parameters, str) else new_parameters
-        merged = (parameters_of(backend, task_id) or {}) | changes
+        merged = (submitted_parameters(backend, task_id) or {}) | changes
         code, message, _ = register(backend, caller, merged, active_too=True)
-    except (ValueError, TypeError) as error:
+    except (LookupError, TypeError) as error:
         return Envelope(True, f"new parameter conversion failed with {error}", SERVER_ERROR)
     except DatabaseDown:
         code, message = FAILED
@@ -176,22 +199,22 @@ def _retry_with(backend: Backend, caller: Identity, task_id: int, new_parameters
 
 def pause(backend: Backend, caller: Identity | None, task_id: int) -> Envelope:
     """Register the command to pause a task."""
-    return _command(backend, caller, task_id, "pause", {})
+    return _command(backend, caller, task_id, "pause")
 
 
 def resume(backend: Backend, caller: Identity | None, task_id: int) -> Envelope:
     """Register the command to resume a paused task."""
-    return _command(backend, caller, task_id, "resume", {})
+    return _command(backend, caller, task_id, "resume")
 
 
 def release(backend: Backend, caller: Identity | None, task_id: int) -> Envelope:
-    """Register the command to release a task from what it waits for."""
-    return _command(backend, caller, task_id, "release", {})
+    """Register the command to release files that are being staged; there is nothing to stage here."""
+    return _command(backend, caller, task_id, "release")
 
 
 def avalanche(backend: Backend, caller: Identity | None, task_id: int) -> Envelope:
     """Register the command to skip scouting."""
-    return _command(backend, caller, task_id, "avalanche", {})
+    return _command(backend, caller, task_id, "avalanche")
 
 
 def reassign(
@@ -204,15 +227,20 @@ def reassign(
     mode: str | None = None,
 ) -> Envelope:
     """Register the command to move a task elsewhere; anybody may."""
-    target = {"site": site, "cloud": cloud, "nucleus": nucleus, "mode": mode}
-    return _command(backend, caller, task_id, "reassign", target)
+    if site is not None:
+        said = f"site:{site}:y"
+    else:
+        said = f"nucleus:{nucleus}:n" if nucleus is not None else f"cloud:{cloud}:n"
+    said += f":{mode} reassign" if mode in ("nokill", "soft") else ""
+    return _command(backend, caller, task_id, "reassign", said, site=site, cloud=cloud, nucleus=nucleus, mode=mode)
 
 
 def reload_input(
     backend: Backend, caller: Identity | None, task_id: int, ignore_hard_exhausted: bool = False
 ) -> Envelope:
-    """Register the command to look for new input; anybody may."""
-    return _command(backend, caller, task_id, "incexec", {})
+    """Register the command to look for new input, in any ended task that is not broken; anybody may."""
+    said = json.dumps([{}, ["transcend"] if ignore_hard_exhausted else []])
+    return _command(backend, caller, task_id, "incexec", said)
 
 
 def reactivate(
@@ -222,11 +250,14 @@ def reactivate(
     keep_attempt_nr: bool = False,
     trigger_job_generation: bool = False,
 ) -> Envelope:
-    """Run a task again from the beginning, at once."""
+    """Put a task back to ``ready`` from the beginning.
+
+    Nothing but the status changes, so JEDI makes jobs late: it leaves a task alone that was modified not long ago.
+    """
     try:
         with backend.store.transaction():
             number = tasks.reset_inputs(backend, task_id, keep_attempts=keep_attempt_nr)
-            tasks.set_status(backend, task_id, "ready", errorDialog=None, endTime=None)
+            backend.store.update("tasks", "jediTaskID", task_id, status="ready")
     except DatabaseDown:
         return Envelope(False, "DB error", SERVER_ERROR)
     return Envelope(True, f"updated {number} inputs and task {task_id} was reactivated ", REGISTERED)
@@ -245,11 +276,10 @@ def increase_attempts(backend: Backend, caller: Identity | None, task_id: int, i
         if status not in allowed and old not in allowed:
             words = f"command rejected since status={status} or oldStatus={old} not in {allowed}"
             return Envelope(False, words, NOT_FOUND)
-        waiting = tasks.count_inputs(backend, task_id).get("ready", 0)
-        again = tasks.retry_failed_inputs(backend, task_id, increase)
+        number, again = tasks.increase_attempts(backend, task_id, increase)
     except DatabaseDown:
         return Envelope(False, "DB error", SERVER_ERROR)
-    return Envelope(True, f"increased attemptNr for {waiting + again} inputs ({again} reactivated)", REGISTERED)
+    return Envelope(True, f"increased attemptNr for {number} inputs ({again} reactivated)", REGISTERED)
 
 
 def _change(backend: Backend, task_id: int, **columns: Any) -> Envelope:

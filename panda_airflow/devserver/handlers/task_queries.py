@@ -10,7 +10,8 @@ from typing import Any
 from panda_airflow.client.models import Envelope, Json
 from panda_airflow.devserver import tasks, views
 from panda_airflow.devserver.backend import Backend, Identity
-from panda_airflow.devserver.registration import parameters_of
+from panda_airflow.devserver.refiner import scope
+from panda_airflow.devserver.registration import parameters_of, submitted_parameters
 from panda_airflow.devserver.store import DatabaseDown, Row
 
 _NO_TASK = Envelope(False, "Task not found")
@@ -51,7 +52,7 @@ def get_details(
         if include_status and task:
             digest["status"] = task["status"]
         if include_parameters:
-            digest["cliParams"] = (parameters_of(backend, task_id) or {}).get("cliParams", "")
+            digest["cliParams"] = parameters_of(backend, task_id).get("cliParams", "")
     except DatabaseDown:
         return _NO_DETAILS
     return Envelope(True, "", digest)
@@ -83,7 +84,7 @@ def get_parent_detailed_info(backend: Backend, caller: Identity | None, task_id:
 def get_task_parameters(backend: Backend, caller: Identity | None, task_id: int) -> Envelope:
     """Tell the parameters of a task, as they were submitted; this works from the first moment."""
     try:
-        parameters = parameters_of(backend, task_id)
+        parameters = submitted_parameters(backend, task_id)
     except DatabaseDown:
         parameters = None
     return _NO_TASK if parameters is None else Envelope(True, "", parameters)
@@ -131,8 +132,9 @@ def _dataset(backend: Backend, dataset: Row, *, dataset_only: bool) -> dict[str,
     entry: dict[str, Json] = {"dataset": {"name": dataset["datasetName"], "id": dataset["datasetID"]}}
     if not dataset_only:
         files = backend.store.rows("SELECT * FROM contents WHERE datasetID = ? ORDER BY fileID", dataset["datasetID"])
+        known = None if dataset["type"] == "pseudo_input" else scope(dataset["datasetName"])
         entry["files"] = [
-            {"lfn": file["lfn"], "scope": None, "id": file["fileID"], "status": file["status"]} for file in files
+            {"lfn": file["lfn"], "scope": known, "id": file["fileID"], "status": file["status"]} for file in files
         ]
     return entry
 
@@ -192,7 +194,8 @@ def get_tasks_detailed_info_since(
     equal = {"userName": caller.name if caller else ""}
     patterns: dict[str, str] = {}
     for name, value in wanted.items():
-        (patterns if _REGEX_CHARACTERS & set(str(value)) else equal)[name] = value
+        # A number has no characters to look at: it ends in a 500, as on a real server.
+        (patterns if any(character in value for character in _REGEX_CHARACTERS) else equal)[name] = value
     try:
         rows = _matching(backend, equal, since, n_tasks)
         details = [views.task_details(backend, row) for row in rows or []]
