@@ -1,4 +1,4 @@
-"""The command ``panda-airflow``: run the embedded PanDA server and issue credentials for it."""
+"""The command ``panda-airflow``: run the embedded PanDA server, issue credentials for it, and check any server."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
+from panda_airflow.check.command import add_check
 from panda_airflow.client.errors import ConfigError, PandaError
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.devserver.certificates import Authority, write_private
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.set_defaults(run=run)
     _add_demo(commands)
+    add_check(commands)
     return parser
 
 

@@ -51,11 +51,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decorators": {"client", "decorators", "hooks", "operators"},
     "get_provider_info": {"client", "get_provider_info"},
     "demo": {"client", "demo", "devserver"},
-    "cli": {"client", "cli", "demo", "devserver"},
+    "check": {"check", "client"},
+    "check.command": {"check", "client", "hooks"},
+    "cli": {"check", "client", "cli", "demo", "devserver"},
 }
 """Which rooms of the package each room may import; the longest name that fits a module is its room."""
 
-WITHOUT_AIRFLOW = {"client", "pandaclient", "devserver", "demo", "cli"}
+WITHOUT_AIRFLOW = {"client", "pandaclient", "devserver", "demo", "check", "cli"}
 
 
 def name_of(path: Path) -> str:
