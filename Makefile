@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-random test-system test-production lint bench bench-smoke clean
+.PHONY: demo test test-random test-live test-system test-production lint bench bench-smoke clean
 
 demo: .venv/with-demo
 	@$(BIN)/panda-airflow demo
@@ -15,6 +15,10 @@ test: lint
 ROUNDS ?= 5
 test-random: .venv/with-test
 	for round in $$(seq $(ROUNDS)); do HYPOTHESIS_PROFILE=random $(BIN)/pytest -n auto --maxprocesses 4 -m hypothesis || exit; done
+
+# Asks the server that PANDA_LIVE_CONN_ID or PANDA_URL_SSL names; does nothing without one.
+test-live: .venv/with-test
+	@$(BIN)/python -m tests.live
 
 # Needs RabbitMQ installed, not running: apt-get install rabbitmq-server
 test-system: .venv/with-test
