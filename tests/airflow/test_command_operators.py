@@ -300,13 +300,13 @@ def test_reactivate_runs_a_task_again_exactly_once(manager: Panda, memory: Memor
 def increases(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The increases that reach the server."""
     seen: list[int] = []
-    original = tasks.retry_failed_inputs
+    original = tasks.increase_attempts
 
-    def retry_failed_inputs(backend: Any, task_id: int, more: int) -> int:
+    def increase_attempts(backend: Any, task_id: int, more: int) -> tuple[int, int]:
         seen.append(more)
         return original(backend, task_id, more)
 
-    monkeypatch.setattr(tasks, "retry_failed_inputs", retry_failed_inputs)
+    monkeypatch.setattr(tasks, "increase_attempts", increase_attempts)
     return seen
 
 
