@@ -12,6 +12,7 @@ from requests.auth import AuthBase
 
 from panda_airflow.client import errors
 from panda_airflow.client.config import ClientConfig
+from panda_airflow.client.reread import reread
 from panda_airflow.client.tokens import LiteralToken, TokenDirectory, TokenFile, TokenSource
 
 
@@ -97,26 +98,41 @@ class X509Proxy(Anonymous):
         self.cert = str(path)
 
     def check(self) -> None:
-        """Make sure that the proxy is there and that no certificate in it has expired."""
-        from cryptography import x509  # noqa: PLC0415 - half of the time to import this package, and tokens need none
-
-        try:
-            chain = x509.load_pem_x509_certificates(self._path.read_bytes())
-        except OSError as error:
-            raise errors.CredentialMissing(
-                f"the grid proxy {self._path} cannot be read ({error.strerror}).",
-                advice="Make one with voms-proxy-init, or name it in X509_USER_PROXY.",
-            ) from error
-        except ValueError as error:
-            raise errors.CredentialMissing(
-                f"{self._path} is not a grid proxy in PEM form.", advice="Make one with voms-proxy-init."
-            ) from error
-        ends = min(certificate.not_valid_after_utc for certificate in chain)
+        """Make sure that the proxy is there, complete, and that no certificate in it has expired."""
+        ends = reread(self._read)
         if ends <= datetime.now(UTC):
             raise errors.CredentialExpired(
                 f"the grid proxy {self._path} expired at {ends:%Y-%m-%d %H:%M:%S} UTC.",
                 advice="Renew it with voms-proxy-init.",
             )
+
+    def _read(self) -> datetime:
+        """Tell when the first certificate expires.
+
+        :raises CredentialMissing: this is no proxy, at least for the moment.
+        """
+        from cryptography import x509  # noqa: PLC0415 - half of the time to import this package, and tokens need none
+
+        try:
+            pem = self._path.read_bytes()
+            chain = x509.load_pem_x509_certificates(pem)
+        except OSError as error:
+            raise errors.CredentialMissing(
+                f"the grid proxy {self._path} cannot be read ({error.strerror}).",
+                advice="Make one with voms-proxy-init, or name it in X509_USER_PROXY.",
+                hopeless=False,
+            ) from error
+        except ValueError as error:
+            raise errors.CredentialMissing(
+                f"{self._path} is not a grid proxy in PEM form.",
+                advice="Make one with voms-proxy-init.",
+                hopeless=False,
+            ) from error
+        if not re.search(rb"-----END [A-Z ]*PRIVATE KEY-----", pem):
+            raise errors.CredentialMissing(
+                f"the grid proxy {self._path} holds no key.", advice="Make one with voms-proxy-init.", hopeless=False
+            )
+        return min(certificate.not_valid_after_utc for certificate in chain)
 
 
 class NoToken:

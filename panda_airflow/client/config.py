@@ -14,6 +14,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from panda_airflow.client.errors import ConfigError
+from panda_airflow.client.reread import reread
 
 CERN_SERVER = "https://pandaserver.cern.ch"
 CERN_CACHE = "https://pandacache.cern.ch"
@@ -233,6 +234,15 @@ class ClientConfig:
         return self.proxy or Path(f"/tmp/x509up_u{os.getuid()}")  # noqa: S108 - where every grid tool puts it
 
     @property
+    def credential_file(self) -> Path | None:
+        """The file that somebody renews and the credential is read from, if it is from one."""
+        if self.auth != "oidc":
+            return self.proxy_path
+        if self.token or self.token_file:
+            return None if self.token else self.token_file
+        return self.config_root / ".token" if self.config_root else None
+
+    @property
     def task_label(self) -> str:
         """The ``prodSourceLabel`` that this identity's tasks have as a rule."""
         is_production = self.production or self.vo.endswith((".production", ":production"))
@@ -261,8 +271,8 @@ class ClientConfig:
             raise ConfigError("PANDA_AUTH is oidc but the VO is not given; set PANDA_AUTH_VO.")
         if self.auth != "oidc" and not self.server.startswith("https://"):
             raise ConfigError(f"X.509 needs https, the server is {self.server}; set PANDA_URL_SSL or PANDA_AUTH=oidc.")
-        _readable(self.ca, "X509_CERT_DIR")
-        _readable(self.token_file, "OIDC_AUTH_TOKEN_FILE")
+        reread(lambda: _readable(self.ca, "X509_CERT_DIR"))
+        reread(lambda: _readable(self.token_file, "OIDC_AUTH_TOKEN_FILE"))
         for name in ("connect_timeout", "read_timeout", "attempts"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be greater than 0.")
@@ -317,5 +327,9 @@ def _pushed(url: str, destination: str) -> None:
 
 
 def _readable(path: Path | None, name: str) -> None:
+    """Refuse a file that is not there; one that is renewed may be away for a moment.
+
+    :raises ConfigError: it is none, and a renewal or a deployment may bring it back.
+    """
     if path and not os.access(path, os.R_OK):
-        raise ConfigError(f"{name} names {path}, which does not exist or cannot be read.")
+        raise ConfigError(f"{name} names {path}, which does not exist or cannot be read.", hopeless=False)

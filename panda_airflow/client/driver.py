@@ -24,7 +24,8 @@ class Step:
     """What a wait wants done next.
 
     :param delay: seconds to pause first.
-    :param act: look at what is waited for, kill it, or retry it.
+    :param act: look at what is waited for once there is reason to, kill it, retry it, or read now its state, or
+        what it has made.
     :param parameters: task parameters to overwrite in a retry.
     :param task_ids: which tasks, where many are waited for.
     :param note: what to log before the pause.
@@ -32,7 +33,7 @@ class Step:
     """
 
     delay: float = 0.0
-    act: Literal["look", "kill", "retry"] = "look"
+    act: Literal["look", "kill", "retry", "state", "details"] = "look"
     parameters: Mapping[str, Json] = field(default_factory=dict)
     task_ids: tuple[int, ...] = ()
     note: str = ""
@@ -70,12 +71,12 @@ def is_permanent(error: errors.PandaError, *, seen: bool) -> bool:
     """Whether looking again is useless.
 
     Airflow may fail to read a connection for a moment. Once PanDA has answered, a page that is not PanDA's is
-    maintenance, and a token or proxy that is not there is being renewed.
+    maintenance, a token or proxy that is not there is being renewed, and what is not hopeless passes.
 
     :param seen: whether it has.
     """
     is_strange_page = isinstance(error, errors.ConfigError) and bool(error.endpoint)
-    may_pass = is_strange_page or isinstance(error, errors.CredentialMissing)
+    may_pass = is_strange_page or isinstance(error, errors.CredentialMissing) or not error.hopeless
     is_known_to_pass = isinstance(error, errors.ConnectionMissing) or (may_pass and seen)
     return isinstance(error, _PERMANENT) and not is_known_to_pass
 
@@ -102,6 +103,36 @@ class Failures:
 
 
 NO_FAILURES = Failures()
+
+
+def insist(
+    act: Literal["state", "details"],
+    task_ids: tuple[int, ...],
+    delay: Callable[[float], float],
+    *,
+    outage: float,
+    deadline: float | None,
+) -> Generator[Step, Answer, dict[int, object]]:
+    """Ask about ended tasks until there is an answer about each; those that fail for too long are left as errors.
+
+    :param act: what to ask.
+    :param task_ids: JediTaskIDs.
+    :param delay: seconds from a time until the next question.
+    :param outage: seconds during which questions may fail.
+    :param deadline: epoch seconds after which nothing is asked again, or None.
+    """
+    told: dict[int, object] = {}
+    failures, step = NO_FAILURES, Step(act=act, task_ids=task_ids)
+    while True:
+        answer, now = yield step
+        told |= answer if isinstance(answer, Mapping) else dict.fromkeys(step.task_ids, answer)
+        left = tuple(task_id for task_id in task_ids if isinstance(told[task_id], errors.PandaError))
+        failures = (failures if left == step.task_ids else NO_FAILURES).and_one(now)
+        is_late = deadline is not None and now >= deadline
+        if not left or is_late or failures.are_too_many(now, outage):
+            return told
+        note = f"What PanDA task {left[0]} has made cannot be read yet: {told[left[0]]}"
+        step = Step(delay(now), act=act, task_ids=left, note=note, warn=True)
 
 
 def check_interval(seconds: float) -> None:
@@ -172,7 +203,7 @@ def first_look(plan: Plan[E_co], perform: Callable[[Step], object], log: Log) ->
     :return: how the wait ended, or None if it goes on; also if the look failed, as only a wait can judge that.
     """
     wait = _Wait(plan, log)
-    while wait.event is None and wait.step.delay == 0 and wait.step.act == "look":
+    while wait.event is None and wait.step.delay == 0 and wait.step.act in ("look", "state", "details"):
         try:
             answer = perform(wait.step)
         except errors.PandaError:

@@ -188,6 +188,8 @@ def http_error(what: str, status: int, body: str, headers: Mapping[str, str]) ->
     said: dict[str, Any] = {"endpoint": what, "server_says": text.rstrip(". "), "advice": advice}
     if issubclass(kind, errors.ServerError):
         return kind(f"HTTP {status}.", retry_after=_seconds(headers.get("Retry-After", "")), **said)
+    if issubclass(kind, errors.InvalidArgument):
+        said["hopeless"] = "forbidden" not in text  # as one process of a server may say that is being replaced
     return kind(f"HTTP {status}.", **said)
 
 

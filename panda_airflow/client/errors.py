@@ -92,7 +92,12 @@ class ConnectionMissing(ConfigError):
 
 
 class AuthError(PandaError):
-    """The caller's identity is not accepted."""
+    """The caller's identity is not accepted.
+
+    :ivar file: path and state of the file that the credential was read from, if it was, before it was refused.
+    """
+
+    file: tuple[str, tuple[int, ...] | None] | None = None
 
 
 class CredentialMissing(AuthError):

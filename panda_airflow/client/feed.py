@@ -35,6 +35,7 @@ from panda_airflow.client.feed_waiter import WAKES_AT_ONCE, ManyWaiter, Waiter
 from panda_airflow.client.many import ManyPlan
 from panda_airflow.client.models import TaskInfo
 from panda_airflow.client.push import Listener
+from panda_airflow.client.reread import is_renewed
 from panda_airflow.client.session import PandaClient
 from panda_airflow.client.status import FINAL_STATUSES
 from panda_airflow.client.task_looks import perform_many
@@ -162,7 +163,7 @@ class Feed:
         """
         waiting.news = False
         try:
-            self._trouble.check(waiting, time.monotonic())
+            self._check(waiting)
             info = await self._request(waiting)
         except PandaError as error:
             self.missed(waiting, error)
@@ -175,7 +176,7 @@ class Feed:
         gone = Event()
         async with self.line if len(waits) == 1 else self._one_list:
             try:
-                self._trouble.check(waits[0], time.monotonic())
+                self._check(waits[0])
                 answers = await self.run(partial(perform_many, step=step, gone=gone))
             except PandaError as error:
                 return dict.fromkeys(step.task_ids, error)
@@ -190,6 +191,12 @@ class Feed:
             for waiting, answer in failed:
                 self._trouble.failed(waiting, answer, time.monotonic())
         return answers
+
+    def _check(self, waiting: Waiting) -> None:
+        """Spare the server a look that would fail, unless the credential was renewed since."""
+        if is_renewed(self._trouble.error):
+            self._trouble.succeeded()
+        self._trouble.check(waiting, time.monotonic())
 
     def saw(self, waiting: Waiting, info: TaskInfo) -> TaskInfo:
         """Learn from a look.

@@ -12,13 +12,16 @@ LONGEST_TROUBLE = 60.0
 
 
 class Trouble:
-    """Looks that fail in a row, whatever their task; while they do, another look tells nothing new."""
+    """Looks that fail in a row, whatever their task; while they do, another look tells nothing new.
+
+    :ivar error: the last of them, or None.
+    """
 
     def __init__(self) -> None:
+        self.error: errors.PandaError | None = None
         self._answered = False
         self._failures = 0
         self._until = -inf
-        self._error: errors.PandaError | None = None
 
     def check(self, waiting: Waiting, now: float) -> None:
         """Spare the server a look that would fail.
@@ -28,7 +31,7 @@ class Trouble:
         if now < self._until:
             raise errors.NotCarriedOut(
                 f"PanDA task {waiting.task_id} was not looked at, since {self._failures} looks have failed in a row.",
-                server_says=str(self._error),
+                server_says=str(self.error),
             )
 
     def heard(self, rows: object) -> None:
@@ -39,7 +42,7 @@ class Trouble:
 
     def succeeded(self) -> None:
         """Begin anew."""
-        self._failures, self._until = 0, -inf
+        self._failures, self._until, self.error = 0, -inf, None
 
     def failed(self, waiting: Waiting, error: errors.PandaError, now: float) -> None:
         """Count a look that failed, unless the reason is the task's own; be silent a little longer each time."""
@@ -48,6 +51,6 @@ class Trouble:
             return
         if self._answered and isinstance(error, errors.Refused | errors.ServerError) and not asked:
             return
-        self._failures, self._error = self._failures + 1, error
+        self._failures, self.error = self._failures + 1, error
         own = doubled(1.0, self._failures - TOO_MANY_FAILURES) if self._failures >= TOO_MANY_FAILURES else 0.0
         self._until = now + min(max(own, asked), LONGEST_TROUBLE)

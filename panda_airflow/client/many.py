@@ -13,7 +13,8 @@ from typing import Any, TypedDict, cast
 
 from panda_airflow.client import errors
 from panda_airflow.client.driver import Answer, Step
-from panda_airflow.client.waiting import WaitEvent, WaitPlan, Watch, read_event
+from panda_airflow.client.wait_event import WaitEvent, with_products
+from panda_airflow.client.waiting import WaitPlan, Watch, read_event
 
 DETAILED = 100
 """Longest list whose tasks are told with names and output datasets: these cost space in the database and requests."""
@@ -33,6 +34,11 @@ class ManyPlan:
     task_ids: tuple[int, ...]
     each: WaitPlan
     fail_fast: bool = True
+
+    @property
+    def tells_details(self) -> bool:
+        """Whether the list is short enough for names and output datasets."""
+        return len(self.task_ids) <= DETAILED
 
     def to_json(self) -> dict[str, Any]:
         """Write the plan as JSON primitives."""
@@ -173,6 +179,11 @@ def many_flow(plan: ManyPlan) -> Generator[Step, Answer, ManyEvent]:
         answer, _ = yield Step(act="kill", note=note, warn=True, task_ids=late)
         return watch.event(_fate(late, answer))
     yield Step(note=watch.note, warn=watch.warn)  # a look at no task: only its note counts, as nobody logs an event
+    if plan.each.details and not event["first_bad"] and plan.tells_details:
+        ended = {one["task_id"]: one for one in event["tasks"]}
+        told = yield from with_products(ended, **replace(plan.each, task_id=plan.task_ids[0]).limits)
+        bad = [task_id for task_id, one in told.items() if one["kind"] != "ended"]
+        return {**event, "tasks": list(told.values()), "first_bad": bad[0] if bad else 0}
     return watch.event(f"What was late was left running: {_number(late)}." if late else "")
 
 

@@ -85,13 +85,16 @@ STATUSES: dict[str, frozenset[str]] = {
 """The words of PanDA tasks, of PanDA jobs and of iDDS requests; ``finished`` means another thing for each."""
 
 
-def check_statuses(given: object, where: str, kind: str = "task", among: Collection[str] = ()) -> tuple[str, ...]:
+def check_statuses(
+    given: object, where: str, kind: str = "task", *, among: Collection[str] = (), sort: str = "known"
+) -> tuple[str, ...]:
     """Read the statuses that somebody waits for; a word that is none would be waited for in vain.
 
     :param given: a collection of words, or one word.
     :param where: names the argument, for the message.
     :param kind: whose statuses, a key of :data:`STATUSES`.
     :param among: those that make sense here; all that are known, if empty.
+    :param sort: says what these are, for the message.
     :return: the words; of a task, ``done`` is among them where ``finished`` is, as it is the better end.
     :raises UsageError: one is not known, or is a template: statuses are not rendered.
     """
@@ -99,17 +102,17 @@ def check_statuses(given: object, where: str, kind: str = "task", among: Collect
     if not isinstance(words, Collection):
         raise UsageError(f"{where}: statuses are a list of words, not {given!r:.80}.")
     for word in words:
-        _check_word(word, where, kind, among or STATUSES[kind])
+        _check_word(word, where, kind, among or STATUSES[kind], sort)
     better = ("done",) if kind == "task" and not among and "finished" in words and "done" not in words else ()
     return (*words, *better)
 
 
-def _check_word(word: object, where: str, kind: str, known: Collection[str]) -> None:
+def _check_word(word: object, where: str, kind: str, known: Collection[str], sort: str) -> None:
     if word in known:
         return
     if "{{" in str(word) or "{%" in str(word):
         raise UsageError(f"{where}: statuses cannot be templates, such as {word!r:.80}; write the words themselves.")
     others = [f" It is a status of a {other}." for other in STATUSES if other != kind and word in STATUSES[other]]
     [nearest] = get_close_matches(str(word), sorted(known), 1, cutoff=0.0)
-    what = f"no status of a {kind}" if word not in STATUSES[kind] else "no status that makes sense here"
+    what = f"not {sort}" if word in STATUSES[kind] else f"no status of a {kind}"
     raise UsageError(f"{where}: {word!r:.80} is {what}; the nearest is {nearest!r}.{''.join(others[:1])}")

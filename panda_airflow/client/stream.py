@@ -56,8 +56,8 @@ class TaskFilter:
     def __post_init__(self) -> None:
         """Refuse what would never match."""
         if not self.statuses:
-            raise UsageError("no status was given that a watcher could tell of.")
-        known = check_statuses(self.statuses, "statuses of a watcher", among=FINAL_STATUSES)
+            raise UsageError("the statuses of a watcher are not final ones: there are none.")
+        known = check_statuses(self.statuses, "statuses of a watcher", among=FINAL_STATUSES, sort="final")
         object.__setattr__(self, "statuses", known)
         for value in (self.user, self.prod_source_label):
             if set(value) & set("+()|*?^$\\"):

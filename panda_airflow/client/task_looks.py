@@ -20,13 +20,15 @@ AT_A_TIME = 8
 
 
 def perform_many(client: PandaClient, step: Step, gone: Event | None = None) -> dict[int, object]:
-    """Look at tasks or kill them, as a step of a wait for many asks for.
+    """Look at tasks, kill them or read what they have made, as a step of a wait for many asks for.
 
     :param gone: set once nobody wants the answers to the looks any more.
     :return: by task ID what the server answered, or the error.
     """
     if step.act == "kill":
         return _ask_each(client.task.kill, step.task_ids)
+    if step.act == "details":
+        return _ask_each(client.task.get_details, step.task_ids)
     return look_at_many(client, step.task_ids, gone)
 
 

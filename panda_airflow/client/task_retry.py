@@ -41,7 +41,9 @@ class TaskRetryPolicy:
     def __post_init__(self) -> None:
         """Check what was given, and keep plain copies of it."""
         _check(type(self.attempts) is int and self.attempts >= 0, "attempts", "a number of retries", self.attempts)
-        known = check_statuses(self.statuses, "statuses of a TaskRetryPolicy", among=RETRYABLE_STATUSES)
+        known = check_statuses(
+            self.statuses, "statuses of a TaskRetryPolicy", among=RETRYABLE_STATUSES, sort="retryable"
+        )
         object.__setattr__(self, "statuses", known)
         object.__setattr__(self, "new_parameters", tuple(_copies(self.new_parameters)))
         for name in ("delay", "factor", "max_delay"):

@@ -24,6 +24,7 @@ import requests
 from panda_airflow.client import errors
 from panda_airflow.client.envelope import plain_text
 from panda_airflow.client.network import explain
+from panda_airflow.client.reread import JUST_NOW, reread, stamp
 
 log = logging.getLogger(__name__)
 
@@ -107,21 +108,38 @@ class TokenFile:
 
     def token(self) -> str:
         """Read the token."""
-        self._last = self._read()
+        self._last = reread(self._read)
         refuse_expired(self._last, f"Whatever writes {self.path} has to write a new one.")
         return self._last
 
     def renew(self) -> bool:
-        """Whether the file changed since it was last read."""
-        return self._read() != self._last
+        """Whether the file changed since it was last read; one that was written just now may be incomplete."""
+        written = stamp(self.path)
+        if written and time.time() - written[0] / 1e9 > JUST_NOW:
+            return self._read() != self._last
+        with suppress(errors.CredentialRefused):
+            reread(self._changed)
+            return True
+        return False
+
+    def _changed(self) -> None:
+        if self._read() == self._last:
+            raise errors.CredentialRefused("the token has not changed.")
 
     def _read(self) -> str:
         try:
-            return self.path.read_text().strip()
+            token = self.path.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise errors.CredentialMissing(
-                f"the token file {self.path} cannot be read ({error}).", advice="Check OIDC_AUTH_TOKEN_FILE."
+                f"the token file {self.path} cannot be read ({error}).",
+                advice="Check OIDC_AUTH_TOKEN_FILE.",
+                hopeless=False,
             ) from error
+        if not token:
+            raise errors.CredentialMissing(
+                f"the token file {self.path} is empty.", advice="Check what writes it.", hopeless=False
+            )
+        return token
 
 
 @dataclass(frozen=True)
@@ -146,7 +164,7 @@ class TokenDirectory:
 
     def token(self) -> str:
         """Give the stored token, refreshed if it is about to expire."""
-        token = str(self._read()["id_token"])
+        token = str(reread(self._read)["id_token"])
         left = (expiry(token) or 0) - time.time()
         if left > REFRESH_MARGIN:
             return token
@@ -172,7 +190,9 @@ class TokenDirectory:
             stored: dict[str, Any] = json.loads(self.path.read_text())
             stored["id_token"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise errors.CredentialMissing(f"{self.path} holds no token ({error!r}).", advice=GET_A_TOKEN) from None
+            raise errors.CredentialMissing(
+                f"{self.path} holds no token ({error!r}).", advice=GET_A_TOKEN, hopeless=False
+            ) from None
         return stored
 
     def _refresh(self, stale: str) -> str:

@@ -31,6 +31,7 @@ from panda_airflow.client.envelope import http_error, open_reply
 from panda_airflow.client.files import CHUNK, Partial, Progress
 from panda_airflow.client.models import Envelope
 from panda_airflow.client.network import failures, pin
+from panda_airflow.client.reread import stamp
 from panda_airflow.client.retry import retrying
 from panda_airflow.client.wire import Parts, parts_of
 
@@ -107,10 +108,13 @@ class Transport:
         :raises PandaError: as :mod:`panda_airflow.client.errors` groups them.
         """
         parts = parts_of(endpoint, arguments, progress)
+        file = self._config.credential_file
+        before = stamp(file)
         try:
             return self._repeat(lambda: self._signed(endpoint, parts), idempotent=endpoint.idempotent)
         except errors.AuthError as error:
             error.endpoint = endpoint.path
+            error.file = (str(file), before) if file else None
             raise
 
     def download(self, name: str, file: Path, progress: Progress | None = None) -> None:
@@ -176,7 +180,7 @@ class Transport:
         except requests.RequestException:
             raise
         except OSError as error:
-            raise errors.ConfigError(f"a certificate file cannot be used: {error}.") from error
+            raise errors.ConfigError(f"a certificate file cannot be used: {error}.", hopeless=False) from error
 
     @contextmanager
     def _session_for(self, endpoint: Endpoint) -> Iterator[requests.Session]:

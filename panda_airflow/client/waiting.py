@@ -11,13 +11,23 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal
 
 from panda_airflow.client import errors, report
-from panda_airflow.client.driver import NO_FAILURES, Answer, Failures, Step, check_interval, clock, is_permanent, pause
+from panda_airflow.client.driver import (
+    NO_FAILURES,
+    Answer,
+    Failures,
+    Step,
+    check_interval,
+    clock,
+    is_permanent,
+    pause,
+)
 from panda_airflow.client.models import Mark, TaskInfo, TaskRow
 from panda_airflow.client.status import FINAL_STATUSES, Outcome, check_statuses, classify, is_known
 from panda_airflow.client.task_retry import Retries, TaskRetryPolicy
+from panda_airflow.client.wait_event import Kind, WaitEvent, with_details, with_fate, with_products
 
 SETTLED = 300.0
 """Seconds after which a wait has had its answers, if perhaps in another triggerer."""
@@ -46,6 +56,7 @@ class WaitPlan:
         made, a person's among them, whatever worker or triggerer was lost meanwhile.
     :param min_finished: fraction of the input files (without input: of the jobs), above 0 and up to 1, that are
         enough: the wait ends well once they are finished, whatever the status; None for no such shortcut.
+    :param details: end well only once it is known what the task has made, which the event then tells.
     :param label: the task's prodSourceLabel, for all that is known; a wrong one costs a request.
     """
 
@@ -63,6 +74,7 @@ class WaitPlan:
     first_attempt: int = 0
     min_finished: float | None = None
     label: str = "user"
+    details: bool = False
 
     def __post_init__(self) -> None:
         """Check the interval, the statuses and the fraction.
@@ -100,41 +112,24 @@ class WaitPlan:
         retry = TaskRetryPolicy.from_json(value["retry"]) if value.get("retry") else None
         return cls(**(value | {"statuses": known, "mark": mark, "retry": retry}))
 
+    def delay(self, now: float) -> float:
+        """Seconds until the next look; see :func:`pause`."""
+        return pause(now, self.since, self.poll_interval, self.max_poll_interval, self.deadline, self.task_id)
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """How long to go on asking what the task has made; see :func:`~panda_airflow.client.driver.insist`."""
+        return {"delay": self.delay, "outage": self.outage, "deadline": self.deadline}
+
     def flow(self) -> Generator[Step, Answer, WaitEvent]:
         """Begin the wait, for one of the drivers."""
         return wait_flow(self)
-
-
-Kind = Literal["ended", "failed", "timeout", "stuck", "outage", "error"]
 
 
 @cache
 def _told_by_row(retried: tuple[str, ...]) -> frozenset[str]:
     """One set for many waits; what ``aborted`` and ``broken`` mean, only the error dialog says."""
     return FINAL_STATUSES - {"aborted", "broken"} - set(retried)
-
-
-class WaitEvent(TypedDict):
-    """How a wait ended.
-
-    ``kind`` is ``ended`` (in a status the plan accepts), ``failed`` (in any other final status), ``timeout``,
-    ``stuck`` (a command was not executed), ``outage`` (too many looks failed) or ``error`` (looking is impossible).
-    ``note`` says what became of the task, ``attempts`` how often it was retried inside this wait, ``attempt_nr`` how
-    often ever, ``fate`` what the wait did about the task when the deadline passed, if it did what it should, and
-    ``mark`` where the task stood before a command that JEDI may have yet to execute, as the fields of ``Mark``.
-    """
-
-    kind: Kind
-    task_id: int
-    status: str
-    name: NotRequired[str]
-    error_dialog: NotRequired[str]
-    files: NotRequired[dict[str, int]]
-    note: NotRequired[str]
-    fate: NotRequired[str]
-    mark: NotRequired[dict[str, Any]]
-    attempts: NotRequired[int]
-    attempt_nr: NotRequired[int]
 
 
 class Watch:
@@ -184,9 +179,8 @@ class Watch:
         self.plan = replace(self.plan, since=now, mark=mark)
 
     def delay(self, now: float) -> float:
-        """Seconds until the next look; see :func:`pause`."""
-        plan = self.plan
-        return pause(now, plan.since, plan.poll_interval, plan.max_poll_interval, plan.deadline, plan.task_id)
+        """Seconds until the next look."""
+        return self.plan.delay(now)
 
     def _judge_state(self, info: TaskInfo, now: float) -> WaitEvent | None:
         self.failures = NO_FAILURES
@@ -221,7 +215,7 @@ class Watch:
             self.note, self.warn = f"PanDA task {plan.task_id} is not registered yet.", False
             return None
         if is_permanent(error, seen=bool(self.status) or now > plan.since + SETTLED):
-            return self._event("error", note=str(error))
+            return with_fate(self._event("error", note=str(error)), "The PanDA task was left running.")
         self.failures = self.failures.and_one(now)
         over = self.failures.are_too_many(now, plan.outage)
         self.note, self.warn = (
@@ -241,17 +235,6 @@ class Watch:
         return {"kind": kind, "task_id": self.plan.task_id, "status": self.status, "note": note}
 
 
-def with_details(event: WaitEvent, info: TaskInfo) -> WaitEvent:
-    """Add to an event what a look tells of its task."""
-    return {
-        **event,
-        "name": info.name,
-        "error_dialog": info.error_dialog,
-        "files": {"total": info.n_files, "finished": info.n_files_finished, "failed": info.n_files_failed},
-        "attempt_nr": info.attempt_nr,
-    }
-
-
 def wait_flow(plan: WaitPlan) -> Generator[Step, Answer, WaitEvent]:
     """Wait for a task: yield what to do, receive its answer, return how the wait ended."""
     watch = Watch(plan)
@@ -261,18 +244,16 @@ def wait_flow(plan: WaitPlan) -> Generator[Step, Answer, WaitEvent]:
         event = {**event, "attempts": retries.made}
     if watch.plan.mark and event["kind"] not in ("ended", "failed"):
         event = {**event, "mark": asdict(watch.plan.mark)}
+    if event["kind"] == "ended" and plan.details:
+        return (yield from with_products({plan.task_id: event}, **plan.limits))[plan.task_id]
     if event["kind"] != "timeout":
         return event
     if not plan.cancel_on_timeout:
-        return _with_fate(event, "The PanDA task was left running.")
+        return with_fate(event, "The PanDA task was left running.")
     answer, _ = yield Step(act="kill", note=f"Killing PanDA task {plan.task_id}: the deadline passed.", warn=True)
     if isinstance(answer, errors.PandaError):
         return {**event, "note": f"{event.get('note')} Killing the PanDA task failed: {answer}"}
-    return _with_fate(event, "The PanDA task was told to stop.")
-
-
-def _with_fate(event: WaitEvent, fate: str) -> WaitEvent:
-    return {**event, "note": f"{event.get('note')} {fate}", "fate": fate}
+    return with_fate(event, "The PanDA task was told to stop.")
 
 
 def _look_on(watch: Watch, retries: Retries) -> Generator[Step, Answer, WaitEvent]:

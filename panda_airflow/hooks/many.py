@@ -5,7 +5,7 @@ from __future__ import annotations
 from panda_airflow.client import TaskOutcome
 from panda_airflow.client.many import DETAILED, ManyEvent
 from panda_airflow.client.report import LOOK_AGAIN
-from panda_airflow.client.waiting import WaitEvent
+from panda_airflow.client.wait_event import WaitEvent
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.hooks.result import TaskResult, settle
 

@@ -7,7 +7,8 @@ from typing import TypedDict
 from panda_airflow.client import PandaError
 from panda_airflow.client.models import JobInfo, TaskDigest
 from panda_airflow.client.report import input_counts, job_counts, job_errors
-from panda_airflow.client.waiting import WaitEvent, conclude, read_event, with_details
+from panda_airflow.client.wait_event import WaitEvent, with_details
+from panda_airflow.client.waiting import conclude, read_event
 from panda_airflow.hooks.panda import PandaHook
 
 MOST_JOBS = 100
@@ -36,6 +37,7 @@ def settle(hook: PandaHook, event: object, retry_note: str = "", *, datasets: bo
     :param retry_note: what a retry of the step will do, for the exception.
     :param datasets: read the names of the outputs and what else the event lacks, which costs two requests at most.
     :raises TaskOutcome: with the status, the error dialog, the progress and the most frequent job errors.
+    :raises PandaError: it cannot be read what a task has made that ended well.
     :raises UsageError: this is no event of a wait.
     """
     known = _completed(hook, read_event(event), datasets)
@@ -47,21 +49,28 @@ def settle(hook: PandaHook, event: object, retry_note: str = "", *, datasets: bo
         "status": known["status"],
         "name": known.get("name", ""),
         "files": known.get("files", {}),
-        "output_datasets": _digest(hook, task_id).output_datasets if known["status"] and datasets else [],
+        "output_datasets": known["output_datasets"] if "output_datasets" in known else _made(hook, known, datasets),
         "monitor_url": page,
     }
 
 
 def _completed(hook: PandaHook, event: WaitEvent, wanted: bool) -> WaitEvent:  # noqa: FBT001 - private
-    """Add what a status feed does not tell of an ended task; it may be missing from a result, the result may not."""
+    """Add what a status feed does not tell of an ended task; it may be missing from a failure, not from a success."""
     kinds = ("ended", "failed") if wanted else ("failed",)
     if "files" in event or not event["status"] or event["kind"] not in kinds:
         return event
     try:
         return with_details(event, hook.client.task.get_detailed_info(event["task_id"]))
     except PandaError as error:
+        if event["kind"] == "ended":
+            raise
         hook.log.warning("The progress of PanDA task %s cannot be read: %s", event["task_id"], error)
         return event
+
+
+def _made(hook: PandaHook, event: WaitEvent, wanted: bool) -> list[str]:  # noqa: FBT001 - private
+    """Read what a task has made of which the wait did not tell that."""
+    return hook.client.task.get_details(event["task_id"]).output_datasets if wanted and event["status"] else []
 
 
 def _explanation(hook: PandaHook, event: WaitEvent) -> list[str]:
@@ -83,7 +92,7 @@ def _jobs(hook: PandaHook, task_id: int, total: int) -> list[JobInfo]:
 
 
 def _digest(hook: PandaHook, task_id: int) -> TaskDigest:
-    """Read progress and outputs; they may be missing from a result, the result itself may not."""
+    """Read the progress; it may be missing from a failure, the failure itself may not."""
     try:
         return hook.client.task.get_details(task_id)
     except PandaError as error:

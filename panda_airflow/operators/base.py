@@ -14,7 +14,19 @@ from typing import Any, ClassVar
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowTaskTimeout, TaskDeferralTimeout
 
-from panda_airflow.client import NotFound, PandaClient, PandaError, TaskAborted, TaskOutcome, UsageError, WaitTimeout
+from panda_airflow.client import (
+    AuthError,
+    ConfigError,
+    NotFound,
+    PandaClient,
+    PandaError,
+    ServerError,
+    TaskAborted,
+    TaskOutcome,
+    TransportError,
+    UsageError,
+    WaitTimeout,
+)
 from panda_airflow.client.acts import perform
 from panda_airflow.client.driver import Step, adrive, check_interval, first_look, run_apart
 from panda_airflow.client.feed import join
@@ -25,7 +37,8 @@ from panda_airflow.client.reaper import FAREWELL, LAST_WORDS, Target, send_reape
 from panda_airflow.client.report import LOOK_AGAIN
 from panda_airflow.client.status import check_statuses, classify
 from panda_airflow.client.task_retry import TaskRetryPolicy
-from panda_airflow.client.waiting import JEDI_PATIENCE, WaitEvent, WaitPlan, read_event
+from panda_airflow.client.wait_event import WaitEvent
+from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan, read_event
 from panda_airflow.hooks.assets import publish
 from panda_airflow.hooks.lineage import TaskLineage
 from panda_airflow.hooks.panda import PandaHook
@@ -34,6 +47,9 @@ from panda_airflow.links.panda import PandaTaskLink
 from panda_airflow.operators.memory import Context, Memory, end_noted, gives_up
 from panda_airflow.triggers.base import backstop
 from panda_airflow.triggers.panda import PandaTaskTrigger
+
+_PASSING = (AuthError, ConfigError, TransportError, ServerError)
+"""What a renewal, a deployment or an outage can cause; an outage that lasted ends a wait as ``ServerAway``."""
 
 
 class PandaTaskOperator(TaskLineage):
@@ -127,6 +143,7 @@ class PandaTaskOperator(TaskLineage):
             retry=self.task_retry,
             first_attempt=first_attempt,
             label=self.hook.config.task_label,
+            details=True,
         )
 
     def _deadline(self, context: Context, since: float) -> float | None:
@@ -217,6 +234,8 @@ class PandaTaskOperator(TaskLineage):
             return ""
         if isinstance(error, TaskOutcome) and (error.fate or _has_ended(error)):
             return ""
+        if self._target.task_ids and isinstance(error, _PASSING):
+            return f"{self._target} was left running: what ended the step says nothing about it."
         if not self._timed_out and not gives_up(self, context, error):
             runs = "runs on" if self._target.task_ids else "may have been submitted"
             return f"{self._target} {runs}; the next try {self._next_try}."

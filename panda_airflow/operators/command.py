@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 from panda_airflow.client import PandaError, UsageError, WrongState
 from panda_airflow.client.models import Mark, TaskInfo
 from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES
-from panda_airflow.client.waiting import JEDI_PATIENCE, WaitEvent, WaitPlan, read_event
+from panda_airflow.client.wait_event import WaitEvent
+from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan, read_event
 from panda_airflow.hooks.result import TaskResult
 from panda_airflow.hooks.step import read_task_id
 from panda_airflow.operators.base import PandaTaskOperator

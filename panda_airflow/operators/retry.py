@@ -10,7 +10,8 @@ from panda_airflow.client import TaskAborted, TaskFailed
 from panda_airflow.client.models import Json, Mark
 from panda_airflow.client.report import LOOK_AGAIN
 from panda_airflow.client.status import RETRYABLE_STATUSES, Outcome, classify
-from panda_airflow.client.waiting import WaitEvent, WaitPlan
+from panda_airflow.client.wait_event import WaitEvent
+from panda_airflow.client.waiting import WaitPlan
 from panda_airflow.hooks.step import read_task_id
 from panda_airflow.operators.base import PandaTaskOperator
 from panda_airflow.operators.memory import Context, Memory

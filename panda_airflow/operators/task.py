@@ -37,7 +37,8 @@ from panda_airflow.client.submission import (
     surviving_twin,
     task_name,
 )
-from panda_airflow.client.waiting import JEDI_PATIENCE, WaitEvent, WaitPlan, read_event
+from panda_airflow.client.wait_event import WaitEvent
+from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan, read_event
 from panda_airflow.hooks.definition import TaskDefinition
 from panda_airflow.hooks.result import TaskResult
 from panda_airflow.hooks.step import read_task_id

@@ -6,6 +6,7 @@ import time
 from ast import literal_eval
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -13,12 +14,12 @@ from airflow.sdk import PokeReturnValue, XComArg
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException, AirflowTaskTimeout
 
-from panda_airflow.client import PandaError, WaitTimeout
-from panda_airflow.client.driver import first_look
-from panda_airflow.client.many import DETAILED, ManyEvent, ManyPlan, ManyWatch, read_many
+from panda_airflow.client import PandaError, ServerAway, TaskOutcome, WaitTimeout
+from panda_airflow.client.driver import Failures, Step, first_look
+from panda_airflow.client.many import ManyEvent, ManyPlan, ManyWatch, read_many
 from panda_airflow.client.reaper import FAREWELL, LAST_WORDS, Target, send_reaper
 from panda_airflow.client.status import check_statuses
-from panda_airflow.client.task_looks import look_at_list
+from panda_airflow.client.task_looks import look_at_list, perform_many
 from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan
 from panda_airflow.hooks.assets import publish
 from panda_airflow.hooks.many import settle_many
@@ -155,9 +156,14 @@ class PandaWaitTaskStatusSensor(PandaStep, DeferredSensor):
 
     def _seen_to_end(self, plan: ManyPlan) -> ManyEvent | None:
         """Look once before the deferral; at a long list only the triggerer looks, a few requests at a time."""
-        if len(plan.task_ids) > DETAILED:
+        if not plan.tells_details:
             return None
-        return first_look(plan, lambda step: look_at_list(self.client, step.task_ids, plan.each), self.log)
+
+        def perform(step: Step) -> object:
+            is_look = step.act == "look"
+            return look_at_list(self.client, step.task_ids, plan.each) if is_look else perform_many(self.client, step)
+
+        return first_look(plan, perform, self.log)
 
     def execute_complete(self, context: Context, event: object) -> TaskResult | list[TaskResult]:
         """Turn the event of the wait into the sensor's result, or raise why there is none."""
@@ -183,10 +189,27 @@ class PandaWaitTaskStatusSensor(PandaStep, DeferredSensor):
         event = watch.judge(self._look(watch), time.time())
         if watch.note:
             (self.log.warning if watch.warn else self.log.info)("%s", watch.note)
-        if event:
+        if event is None:
+            store.set("panda_watches", before | {"seen": watch.memory()})
+            return PokeReturnValue(is_done=False)
+        try:
             return PokeReturnValue(is_done=True, xcom_value=self._settle(context, event))
-        store.set("panda_watches", before | {"seen": watch.memory()})
-        return PokeReturnValue(is_done=False)
+        except TaskOutcome:
+            raise
+        except PandaError as error:
+            store.set("panda_watches", before | {"unread": self._unread(before.get("unread", {}), error)})
+            return PokeReturnValue(is_done=False)
+
+    def _unread(self, before: dict[str, Any], error: PandaError) -> dict[str, Any]:
+        """Count that it cannot be read what ended tasks have made: without that a success would be hollow.
+
+        :raises ServerAway: it could not for too long.
+        """
+        failures = Failures(**before).and_one(time.time())
+        if failures.are_too_many(time.time(), self.outage):
+            raise ServerAway(f"what the PanDA tasks have made could not be read for too long: {error}")
+        self.log.warning("What the PanDA tasks have made cannot be read yet: %s", error)
+        return asdict(failures)
 
     def _plan(self, since: float, deadline: float | None) -> ManyPlan:
         task_ids = self._listed()
@@ -200,6 +223,7 @@ class PandaWaitTaskStatusSensor(PandaStep, DeferredSensor):
             cancel_on_timeout=self.cancel_on_timeout,
             min_finished=self.min_finished,
             label=self.hook.config.task_label,
+            details=True,
         )
         return ManyPlan(tuple(task_ids), each, self.fail_fast)
 

@@ -23,7 +23,8 @@ from panda_airflow.client.feed_link import LOOKS_AT_ONCE
 from panda_airflow.client.many import ManyEvent, ManyPlan
 from panda_airflow.client.models import Envelope
 from panda_airflow.client.task_parameters import command_task
-from panda_airflow.client.waiting import WaitEvent, WaitPlan
+from panda_airflow.client.wait_event import WaitEvent
+from panda_airflow.client.waiting import WaitPlan
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.devserver.faults import Kind
 from panda_airflow.devserver.server import DevServer

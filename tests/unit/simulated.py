@@ -26,7 +26,8 @@ from panda_airflow.client.many import ManyEvent, ManyPlan, read_many
 from panda_airflow.client.models import Envelope, Mark
 from panda_airflow.client.session import PandaClient
 from panda_airflow.client.status import FINAL_STATUSES
-from panda_airflow.client.waiting import WaitEvent, WaitPlan
+from panda_airflow.client.wait_event import WaitEvent
+from panda_airflow.client.waiting import WaitPlan
 from panda_airflow.devserver import tasks
 from panda_airflow.devserver.backend import Backend, Identity, Pace
 from panda_airflow.devserver.faults import Faults

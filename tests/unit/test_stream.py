@@ -205,7 +205,7 @@ def test_a_filter_says_which_ends_count(wanted: dict[str, Any], matches: bool) -
     ("wanted", "says"),
     [
         ({"statuses": ["running"]}, "not final"),
-        ({"statuses": "done"}, "not final"),
+        ({"statuses": "dome"}, "no status of a task; the nearest is 'done'"),
         ({"statuses": []}, "not final"),
         ({"user": "Bob (CERN)"}, "regular expression"),
         ({"prod_source_label": "managed|test"}, "regular expression"),

@@ -65,7 +65,7 @@ def test_a_policy_does_not_change_with_what_it_was_made_of() -> None:
         {"attempts": "3"},
         {"statuses": ("done",)},
         {"statuses": ("aborted", "failed")},
-        {"statuses": "failed"},
+        {"statuses": "fialed"},
         {"delay": -1},
         {"delay": "300"},
         {"delay": float("nan")},

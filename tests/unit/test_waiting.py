@@ -17,7 +17,8 @@ from panda_airflow.client.driver import Step, adrive, drive
 from panda_airflow.client.models import Mark, TaskInfo
 from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES, RETRYABLE_STATUSES
 from panda_airflow.client.task_retry import TaskRetryPolicy
-from panda_airflow.client.waiting import SETTLED, WaitEvent, WaitPlan, Watch, conclude
+from panda_airflow.client.wait_event import WaitEvent
+from panda_airflow.client.waiting import SETTLED, WaitPlan, Watch, conclude
 
 TASK_ID = 42
 SINCE = 1_000_000
