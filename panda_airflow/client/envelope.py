@@ -139,6 +139,8 @@ def refusal(endpoint: Endpoint, envelope: Envelope) -> errors.PandaError:
     said: dict[str, Any] = {"endpoint": endpoint.path, "server_says": plain_text(message, 1000).rstrip(". ")}
     if issubclass(kind, errors.DuplicateTask):
         return kind("the task name is taken.", code=code, task_id=named_task_id(message), **said)
+    if issubclass(kind, errors.PermissionDenied) and re.match(r"production or pilot role|no production", message):
+        said["advice"] = _ASK_FOR_ROLE
     if issubclass(kind, errors.Refused):
         return kind("the server refused.", code=code, **said)
     return kind("the server did not carry out the request.", advice=_ADVICE.get(kind, ""), **said)
@@ -149,6 +151,10 @@ _ADVICE: dict[type[errors.PandaError], str] = {
     errors.NotCarriedOut: "Nothing was registered; the PanDA database may be down, so try again later.",
 }
 
+_ASK_FOR_ROLE = (
+    "Only the production role may do this, whoever owns the task: be a member of it, and ask for it with production "
+    "in the connection, or with a proxy that has it."
+)
 _CHECK_URL = "Check that the URL, its port and http or https are those of a PanDA server."
 _CHECK_TOKEN = "Check the token, its issuer and groups, and the VO (PANDA_AUTH_VO)."  # noqa: S105
 _NOT_PANDA = (

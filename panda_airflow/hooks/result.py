@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from panda_airflow.client import PandaError
 from panda_airflow.client.models import JobInfo, TaskDigest
@@ -19,7 +19,8 @@ class TaskResult(TypedDict):
     """What a step leaves in XCom.
 
     ``status`` is the last one seen, empty where the step did not wait; ``files`` counts inputs as ``total``,
-    ``finished`` and ``failed``; ``output_datasets`` are those that the task declares, logs included.
+    ``finished`` and ``failed``; ``output_datasets`` are those that the task declares, logs included;
+    ``message`` says what a command has done.
     """
 
     task_id: int
@@ -28,6 +29,7 @@ class TaskResult(TypedDict):
     files: dict[str, int]
     output_datasets: list[str]
     monitor_url: str
+    message: NotRequired[str]
 
 
 def settle(hook: PandaHook, event: object, retry_note: str = "", *, datasets: bool = True) -> TaskResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from panda_airflow.client import PandaError, UsageError, WrongState
+from panda_airflow.client import NotFound, PandaError, UsageError, WrongState
 from panda_airflow.client.models import Mark, TaskInfo
 from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES
 from panda_airflow.client.wait_event import WaitEvent
@@ -44,6 +45,10 @@ class PandaCommandOperator(PandaTaskOperator):
 
     template_fields: Sequence[str] = ("panda_conn_id", "jedi_task_id")
     also_accepts = ()
+    what: str = "The command to"
+    """What the command does, up to the name of the task."""
+    runs_jobs: ClassVar[bool] = False
+    """Whether the command is given so that new jobs run."""
     repeatable: ClassVar[bool] = False
     """Whether the command does no harm to a task that has moved on since it was given first."""
 
@@ -84,6 +89,7 @@ class PandaCommandOperator(PandaTaskOperator):
             return self.plan(context, info.task_id, time.time())
         if given is None or self._shall_repeat(info, Mark(**given["mark"])):
             given = {"mark": asdict(Mark.of(info)), "since": time.time(), "clears": clears(context, self.retries)}
+            given |= {"was": info.status, "newest": self._newest_job(info.task_id)}
             Memory(context, "panda_command").remember(given)
             self._give(info)
         return self.plan(context, info.task_id, given["since"], Mark(**given["mark"]))
@@ -93,6 +99,37 @@ class PandaCommandOperator(PandaTaskOperator):
         known = read_event(event)
         self._is_repeated = known["kind"] == "timeout" and self._would_repeat(context, known["task_id"])
         return super().execute_complete(context, event)
+
+    def _finish(self, context: Context, event: WaitEvent) -> TaskResult:
+        """Tell in the result what the command has done, too."""
+        result = super()._finish(context, event)
+        if given := self._given(context):
+            result["message"] = self._effect(given, result)
+            self.log.info("%s", result["message"])
+        return result
+
+    def _effect(self, given: dict[str, Any], result: TaskResult) -> str:
+        what = f"{self.what} PanDA task {result['task_id']}, which was {given.get('was')}"
+        if not result["status"]:
+            return f"{what}: it is registered, and JEDI carries it out in a few minutes."
+        files = result["files"] or {"finished": 0, "total": 0}
+        jobs = f"; {self._new_jobs(result['task_id'], given.get('newest', 0))}" if self.runs_jobs else ""
+        return f"{what}: it is {result['status']}, {files['finished']} of {files['total']} inputs finished{jobs}."
+
+    def _newest_job(self, task_id: int) -> int:
+        """Return the newest PandaID before the command, from which new ones are told, or 0."""
+        if not self.runs_jobs:
+            return 0
+        with suppress(NotFound):
+            return max(self.client.task.get_details(task_id).job_ids, default=0)
+        return 0
+
+    def _new_jobs(self, task_id: int, newest: int) -> str:
+        try:
+            number = sum(job_id > newest for job_id in self.client.task.get_details(task_id).job_ids)
+        except PandaError as error:
+            return f"whether new jobs ran cannot be read: {error}"
+        return f"{number} new jobs ran" if number else "no new job ran, as there was no input for one"
 
     def retry_note(self, event: WaitEvent) -> str:
         """Say what a retry of the step does after a wait that ended badly."""
@@ -139,6 +176,7 @@ class PandaKillTaskOperator(PandaCommandOperator):
     The other parameters are those of :class:`PandaCommandOperator`.
     """
 
+    what = "Kill of"
     repeatable = True
 
     def __init__(
@@ -179,6 +217,7 @@ class PandaFinishTaskOperator(PandaCommandOperator):
     ) -> None:
         super().__init__(accept=accept, **kwargs)
         self.soft = soft
+        self.what = "Soft finish of" if soft else "Finish of"
         self.broadcast = broadcast
 
     def is_needless(self, info: TaskInfo) -> bool:
@@ -199,6 +238,7 @@ class PandaPauseTaskOperator(PandaCommandOperator):
     The other parameters are those of :class:`PandaCommandOperator`.
     """
 
+    what = "Pause of"
     repeatable = True
 
     def __init__(
@@ -229,6 +269,8 @@ class PandaResumeTaskOperator(PandaCommandOperator):
     The other parameters are those of :class:`PandaCommandOperator`.
     """
 
+    what = "Resumption of"
+
     def __init__(
         self,
         *,
@@ -253,6 +295,9 @@ class PandaReactivateTaskOperator(PandaCommandOperator):
     The other parameters are those of :class:`PandaCommandOperator`.
     """
 
+    what = "Reactivation of"
+    runs_jobs = True
+
     def __init__(self, *, keep_attempt_nr: bool = False, trigger_job_generation: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.keep_attempt_nr = keep_attempt_nr
@@ -275,6 +320,9 @@ class PandaReloadInputOperator(PandaCommandOperator):
 
     The other parameters are those of :class:`PandaCommandOperator`.
     """
+
+    what = "Reload of the input of"
+    runs_jobs = True
 
     def __init__(self, *, ignore_hard_exhausted: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -315,8 +363,22 @@ class PandaIncreaseAttemptsOperator(PandaCommandOperator):
         at_most_once(self, context, "the increase of attempts", lambda: self._increase(info.task_id, increase))
         return self.plan(context, info.task_id, since)
 
+    def _finish(self, context: Context, event: WaitEvent) -> TaskResult:
+        """Tell in the result what the server said, too."""
+        answered = Memory(context, "panda_once").recall() or {}
+        result = super()._finish(context, event)
+        result["message"] = answered.get("answer", "")
+        return result
+
     def _increase(self, task_id: int, increase: int) -> str:
         reply = self.client.task.increase_attempts(task_id, increase)
+        if re.search(r"\b0 inputs \(0 ", reply.message):
+            raise WrongState(
+                f"no attempt was added: no input of PanDA task {task_id} waits for a job or has failed.",
+                endpoint="task/increase_attempts",
+                server_says=reply.message,
+                advice="Give the command before the attempts are used up, or retry the task.",
+            )
         self.log.info("PanDA task %s: %s", task_id, reply.message)
         return reply.message
 

@@ -28,11 +28,13 @@ class PandaIddsCommandOperator(PandaPollOperator):
     :param wait_for_completion: afterwards wait for the request that ``request_id`` among the named arguments names,
         or that the command returned.
     :param statuses: statuses of the request that end the wait well.
+    :param request_name: of a ``submit``: the name that the workflow gives its request. Where the answer is lost, the
+        step looks for a newer request of this name; give each run a name of its own. Without it, a person has to look.
 
     The other parameters are those of :class:`~panda_airflow.operators.polling.PandaPollOperator`.
     """
 
-    template_fields: Sequence[str] = ("panda_conn_id", "command", "command_args", "command_kwargs")
+    template_fields: Sequence[str] = ("panda_conn_id", "command", "command_args", "command_kwargs", "request_name")
     template_fields_renderers = {"command_args": "json", "command_kwargs": "json"}  # noqa: RUF012 - declared so by Airflow
 
     def __init__(
@@ -45,6 +47,7 @@ class PandaIddsCommandOperator(PandaPollOperator):
         json_outputs: bool = False,
         wait_for_completion: bool = False,
         statuses: Sequence[str] = ("Finished",),
+        request_name: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(wait_for_completion=wait_for_completion, **kwargs)
@@ -53,6 +56,7 @@ class PandaIddsCommandOperator(PandaPollOperator):
         self.command_kwargs = command_kwargs or {}
         self.manager = manager
         self.json_outputs = json_outputs
+        self.request_name = request_name
         self.statuses = check_statuses(statuses, f"statuses of {self.task_id}", "request")
 
     def begin(self, context: Context) -> Json:
@@ -60,13 +64,24 @@ class PandaIddsCommandOperator(PandaPollOperator):
         if self.command.startswith(("get", "ping")):
             value = self._call()
         else:
-            value = at_most_once(self, context, f"the iDDS command {self.command}", self._call)
+            value = at_most_once(
+                self,
+                context,
+                f"the iDDS command {self.command}",
+                self._call,
+                self._newest if self.request_name else None,
+            )
         if not self.wait_for_completion:
             return value
         request = self.command_kwargs.get("request_id", value)
         if not (isinstance(request, int) or (isinstance(request, str) and request.isdigit())):
             raise UsageError(f"the iDDS command {self.command} names no request to wait for, but {request!r:.100}.")
         return self.follow(context, request_plan(int(request), self.statuses, time.time(), self.poll_interval))
+
+    def _newest(self) -> int:
+        """Return the newest request of the name, or 0; iDDS reads a ``*`` in it as a pattern."""
+        found = self.client.idds.call("get_request_id_by_name", manager=True, json_outputs=True, name=self.request_name)
+        return int((found or {}).get(self.request_name, 0))
 
     def _call(self) -> Json:
         return self.client.idds.call(

@@ -41,27 +41,31 @@ def clears(context: Context, retries: int | None) -> int:
     """Count how often a person has cleared the step, in a unit that only grows; a retry by Airflow leaves it alone.
 
     A clear sets ``max_tries`` to the number of the last try plus the step's retries. That moves it, unless the
-    retries were lowered meanwhile: hence the step remembers that it ended, too. A worker may die just after that;
-    the retry which follows is no clear, and Airflow then has fewer tries left than a clear would have given.
+    retries were lowered meanwhile: hence the step remembers its end and its retries. The end alone would not do: a
+    worker may die just after that, and the retry which follows is no clear.
 
     :param retries: the step's own, as its DAG says now.
     """
-    memory, max_tries = Memory(context, "panda_clears"), context["ti"].max_tries
+    memory, max_tries, now = Memory(context, "panda_clears"), context["ti"].max_tries, retries or 0
     before = memory.recall()
-    if before and before["max_tries"] == max_tries:
-        ended = before.get("ended")
-        if ended is None or max_tries != ended + (retries or 0):
-            return int(before["clears"])
-    number = max(before["clears"] + 1, max_tries) if before else max_tries
-    memory.remember({"clears": number, "max_tries": max_tries})
+    if before is None:
+        return int(max_tries)
+    lowered = now < before["retries"] and max_tries == before["ended"] + now
+    if before["max_tries"] == max_tries and not lowered:
+        return int(before["clears"])
+    number = max(before["clears"] + 1, max_tries)
+    memory.remember({**before, "clears": number, "max_tries": max_tries, "retries": now})
     return int(number)
 
 
-def note_end(context: Context) -> None:
-    """Remember that the step ended, as a success or for good: only a clear makes it run again."""
+def note_end(context: Context, retries: int | None) -> None:
+    """Remember that the step ended, as a success or for good: only a clear makes it run again.
+
+    :param retries: the step's own.
+    """
     memory, ti = Memory(context, "panda_clears"), context["ti"]
     before = memory.recall() or {"clears": ti.max_tries, "max_tries": ti.max_tries}
-    memory.remember({**before, "ended": ti.try_number})
+    memory.remember({**before, "ended": ti.try_number, "retries": retries or 0})
 
 
 @contextmanager
@@ -71,9 +75,9 @@ def end_noted(step: BaseOperator, context: Context) -> Iterator[None]:
         yield
     except (Exception, AirflowTaskTimeout) as error:
         if gives_up(step, context, error):
-            note_end(context)
+            note_end(context, step.retries)
         raise
-    note_end(context)
+    note_end(context, step.retries)
 
 
 def gives_up(step: BaseOperator, context: Context, error: BaseException) -> bool:

@@ -1,50 +1,80 @@
-"""Requests that do harm when they are repeated, and that cannot be looked up on the server."""
+"""Requests that do harm when they are repeated.
+
+Of a task the server keeps a key and a name, by which it is found again. Single jobs and workflows of PanDA cannot be
+looked up by anything that the client knows before the answer: an unknown outcome is left to a person. iDDS finds a
+request by its name.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from panda_airflow.client import PandaError
+from panda_airflow.client import OutcomeUnknown, PandaError
 from panda_airflow.client.errors import NOTHING_DONE
 from panda_airflow.operators.memory import Context, Memory, clears
 
+SURFACED = 300.0
+"""Seconds after which a request that reached the server can be found there, if it can be looked up."""
 
-def at_most_once(step: BaseOperator, context: Context, what: str, send: Callable[[], Any]) -> Any:
+
+def at_most_once(
+    step: BaseOperator,
+    context: Context,
+    what: str,
+    send: Callable[[], Any],
+    newest: Callable[[], int] | None = None,
+) -> Any:
     """Send a request unless an earlier try of this step did.
 
     :param step: whose request it is.
     :param context: Airflow's context of the running try.
     :param what: names the request in messages.
     :param send: sends it and returns its answer, as JSON primitives.
-    :return: the answer, or the one that an earlier try was given.
-    :raises AirflowFailException: it was sent and nobody knows what came of it, so a person has to look. A clear
-        of the step sends it again.
+    :param newest: looks for what the request makes: the newest ID under its name, 0 if there is none.
+    :return: the answer, or the one that an earlier try was given, or what was found.
+    :raises OutcomeUnknown: nobody knows what came of it yet; a retry looks again.
+    :raises AirflowFailException: nobody knows, and it cannot be looked up, so a person has to. A clear of the step
+        sends it again.
     """
     memory, cleared = Memory(context, "panda_once"), clears(context, step.retries)
     before = memory.recall()
     if before and before["clears"] == cleared:
         if "answer" in before:
             return before["answer"]
-        if before["sent"]:
-            raise _unknown(what, "An earlier try of this step was lost.")
-    memory.remember({"clears": cleared, "sent": True})
+        if before["sent"] and (found := _found(before, what, "An earlier try of this step was lost.", newest)):
+            memory.remember({**before, "answer": found})
+            return found
+    intent = {"clears": cleared, "sent": True, "since": time.time(), "newest": newest() if newest else 0}
+    memory.remember(intent)
     try:
         answer = send()
     except NOTHING_DONE:
         memory.remember({"clears": cleared, "sent": False})
         raise
     except PandaError as error:
-        raise _unknown(what, str(error)) from error
-    memory.remember({"clears": cleared, "sent": True, "answer": answer})
+        answer = _found(intent, what, str(error), newest)
+        if not answer:
+            memory.remember({"clears": cleared, "sent": False})
+            raise
+    memory.remember({**intent, "answer": answer})
     return answer
 
 
-def _unknown(what: str, why: str) -> AirflowFailException:
-    return AirflowFailException(
-        f"{why} Whether {what} took place is unknown, and to do it twice does harm. "
-        "Look on the PanDA monitor, then clear this step to do it again or mark it as success."
-    )
+def _found(intent: dict[str, Any], what: str, why: str, newest: Callable[[], int] | None) -> int:
+    """Look for what a request made whose answer was lost; return its ID, or 0 if it surely made nothing."""
+    if newest is None or "newest" not in intent:
+        raise AirflowFailException(
+            f"{why} Whether {what} took place is unknown, the server has no method to look it up, and to do it twice "
+            "does harm. Look on the PanDA monitor, then clear this step to do it again or mark it as success."
+        )
+    found = newest()
+    if found > intent["newest"]:
+        return found
+    if time.time() < intent["since"] + SURFACED:
+        raise OutcomeUnknown(f"{why} Whether {what} took place is unknown yet; a retry of this step looks for it.")
+    return 0
