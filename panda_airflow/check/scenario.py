@@ -203,13 +203,13 @@ class _Act(Generic[S]):
             self._play.close()
 
     def _guard(self, step: Callable[[], None]) -> None:
-        """Take a step; what goes wrong with the server is a fact, too, and the last one."""
+        """Take a step; what goes wrong, or has another shape than expected, is a fact, too, and the last one."""
         try:
             step()
         except NotHere as reason:
             self.skipped, self.wait = str(reason), None
-        except PandaError as error:
-            self.stage.tell(f"{type(error).__name__}: {str(error).splitlines()[0]:.120}")
+        except (PandaError, LookupError, TypeError, ValueError, OSError) as error:
+            self.stage.tell(f"{type(error).__name__}: {' '.join(str(error).split()):.120}")
             self.wait = None
 
     @property

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from panda_airflow.check.command import AS_EXPECTED, DIFFERS, exit_code, find_config, greet
+from panda_airflow.check.command import AS_EXPECTED, DIFFERS, UNUSABLE, exit_code, find_config, greet
 from panda_airflow.check.scenario import DIFFERENT, Patience, Result
 from panda_airflow.check.table import table
 from panda_airflow.client.errors import PandaError
@@ -42,7 +42,8 @@ def main(environ: Mapping[str, str]) -> int:
     :param environ: the variables that README describes.
     :return: exit code.
     """
-    conn_id = environ.get("PANDA_LIVE_CONN_ID", "")
+    default = "panda_default" if "AIRFLOW_CONN_PANDA_DEFAULT" in environ else ""
+    conn_id = environ.get("PANDA_LIVE_CONN_ID", default)
     if not (conn_id or environ.get("PANDA_URL_SSL") or environ.get("PANDA_URL")):
         say("No PanDA server is named by PANDA_LIVE_CONN_ID or PANDA_URL_SSL: nothing is checked.")
         return AS_EXPECTED
@@ -52,6 +53,9 @@ def main(environ: Mapping[str, str]) -> int:
     except PandaError as error:
         say(f"{error}")
         return exit_code(error)
+    except ValueError as error:
+        say(f"PANDA_LIVE_PATIENCE must be a number of seconds, PANDA_LIVE_PARAMETERS a JSON object: {error}.")
+        return UNUSABLE
     except KeyboardInterrupt:
         return INTERRUPTED
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -90,7 +90,7 @@ class Site:
             raise ConfigError("the VO is not given.", advice="Set PANDA_AUTH_VO, or vo in PANDA_LIVE_PARAMETERS.")
         self.user = user or (who.name.split() or ["someone"])[0].lower()
         self.stem = f"user.{self.user}.live.{secrets.token_hex(4)}"
-        self.began = datetime.now(UTC)
+        self.since = server_time(datetime.now(UTC) - timedelta(hours=1))  # clocks may be apart
         self.tasks: dict[int, Own] = {}
         self.folder = TemporaryDirectory()
         self.endings: list[Callable[[], None]] = [self.folder.cleanup]
@@ -147,7 +147,7 @@ class Site:
     def _add_unknown(self) -> None:
         """Find tasks of ours whose submission was not answered, or that another process submitted."""
         with suppress(PandaError):
-            for row in self.client.task.get_tasks_modified_since(server_time(self.began)).values():
+            for row in self.client.task.get_tasks_modified_since(self.since).values():
                 if row.name.startswith(self.stem) and row.task_id not in self.tasks:
                     self.tasks[row.task_id] = Own(self.client, History(row.name))
 
@@ -174,6 +174,10 @@ class Live(Stage):
         self.site = site
         self.name = "_".join(name.replace(",", "").replace(":", "").split())
         self.task_name = f"{site.stem}.{self.name}"
+
+    def tell(self, *facts: str) -> None:
+        """Note what was seen, without the name that only this run has."""
+        super().tell(*(fact.replace(self.task_name, "NAME") for fact in facts))
 
     @property
     def manager(self) -> PandaClient:

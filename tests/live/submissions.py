@@ -18,6 +18,8 @@ FAILS = "exit 3"
 HANGS = "sleep 900"
 """Longer than anybody here waits."""
 KEY = "liveCheckKey"
+MOST_SAID = 150
+"""Characters of an error dialog that are told."""
 NO_PARENT = 999_999_999
 """No server has counted its tasks that far, and its database has room for the number."""
 
@@ -188,7 +190,7 @@ def broken(stage: Live, task_id: int, words: str) -> Generator[Wait, Any, Seen]:
     """Tell what JEDI says about a task that it breaks, and what is left of the name."""
     seen: Seen = yield stage.end(task_id)
     dialog = seen.info.error_dialog
-    stage.tell(seen.status, f"says {words if words in dialog else dialog[:60]}")
+    stage.tell(seen.status, f"says {words if words in dialog else dialog}"[:MOST_SAID])
     stage.tell("keeps its name" if seen.info.name == stage.task_name else "loses its name")
     return seen
 
