@@ -208,7 +208,7 @@ def _unknown_input(stage: Live) -> Play:
 
 @scenario("no job parameters", "broken", "says KeyError:'jobParameters'", "keeps its name")
 def _no_job_parameters(stage: Live) -> Play:
-    yield from broken(stage, stage.submit(stage.parameters(jobParameters=[])), "KeyError:'jobParameters'")
+    yield from broken(stage, stage.submit(stage.parameters(jobParameters=None)), "KeyError:'jobParameters'")
 
 
 @scenario("no processingType", "broken", "says post-process permanently failed", "loses its name")
