@@ -1,20 +1,21 @@
 # Needs make and Python 3.11, 3.12 or 3.13 as python3 (or PYTHON=...); the rest is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+PARALLEL := -n 2 --dist worksteal
 
 .PHONY: demo test test-random test-live test-system test-production lint bench bench-smoke clean
 
 demo: .venv/with-demo
 	@$(BIN)/panda-airflow demo
 
-# Each worker has its own Airflow, servers and ports; a file's tests stay together.
+# Each worker has its own Airflow, servers and ports.
 test: lint
-	$(BIN)/pytest -n auto --maxprocesses 4
+	$(BIN)/pytest $(PARALLEL)
 
 # The property tests with other examples than make test has, and ROUNDS times as many.
 ROUNDS ?= 5
 test-random: .venv/with-test
-	for round in $$(seq $(ROUNDS)); do HYPOTHESIS_PROFILE=random $(BIN)/pytest -n auto --maxprocesses 4 -m hypothesis || exit; done
+	for round in $$(seq $(ROUNDS)); do HYPOTHESIS_PROFILE=random $(BIN)/pytest $(PARALLEL) -m hypothesis || exit; done
 
 # Asks the server that PANDA_LIVE_CONN_ID or PANDA_URL_SSL names; does nothing without one.
 test-live: .venv/with-test

@@ -47,7 +47,7 @@ def _isolate() -> None:
 
 _isolate()
 
-PACE = Pace(registration=0.3, cycle=0.1, command=0.2)
+PACE = Pace(registration=0.3, cycle=0.05, command=0.2)
 
 ATTEMPTS = 2
 """How often the client sends a request that fails and may be repeated."""

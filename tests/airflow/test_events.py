@@ -19,12 +19,14 @@ import pytest
 import structlog
 from airflow.models.asset import AssetEvent, AssetModel
 from airflow.models.asset_state_store import AssetStateStoreModel
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.trigger import Trigger
 from airflow.sdk import DAG, Asset, AssetWatcher
 from airflow.serialization.encoders import encode_trigger
 from airflow.serialization.serialized_objects import BaseSerialization
 from airflow.triggers.shared_stream import SharedStreamManager
 from airflow.utils.session import create_session
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 
 from panda_airflow.client import NotFound, PandaClient, UsageError
 from panda_airflow.client.models import TaskInfo
@@ -67,9 +69,17 @@ class Triggerer:
 
 @pytest.fixture
 def triggerer(database: None, panda: Panda, tmp_path: Path) -> Iterator[Triggerer]:
+    forget_triggers()
     triggerer = Triggerer(tmp_path / "triggerer.log")
     yield triggerer
     triggerer.kill()
+
+
+def forget_triggers() -> None:
+    """Leave a triggerer nothing of the tests before, whose servers are gone."""
+    with create_session() as session:
+        session.execute(update(TaskInstance).values(trigger_id=None))
+        session.execute(delete(Trigger))
 
 
 def watch(*assets: tuple[str, dict[str, Any]]) -> None:

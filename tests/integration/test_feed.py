@@ -205,7 +205,7 @@ def test_a_crowd_waits_in_little_memory_with_few_threads_and_needs_no_look_from_
     crowd = Crowd(number)
 
     async def life() -> list[WaitEvent]:
-        plans = [plan(task_id, poll_interval=5.0, deadline=time.time() + 3600) for task_id in range(1, number + 1)]
+        plans = [plan(task_id, poll_interval=2.0, deadline=time.time() + 3600) for task_id in range(1, number + 1)]
         tracemalloc.start()
         waits = [asyncio.create_task(wait(crowd.connect, one)) for one in plans]
         await crowd.answers(2)
@@ -223,7 +223,7 @@ def test_a_crowd_waits_in_little_memory_with_few_threads_and_needs_no_look_from_
 def test_a_list_of_many_tasks_needs_no_look_either() -> None:
     number = 500
     crowd = Crowd(number)
-    many = ManyPlan(tuple(range(1, number + 1)), plan(0, poll_interval=5.0))
+    many = ManyPlan(tuple(range(1, number + 1)), plan(0, poll_interval=2.0))
 
     async def life() -> ManyEvent:
         waits = asyncio.create_task(wait(crowd.connect, many))

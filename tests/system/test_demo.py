@@ -17,6 +17,8 @@ import pytest
 
 from panda_airflow.demo import leash
 
+pytestmark = pytest.mark.system
+
 REPOSITORY = Path(__file__).parents[2]
 GUARD = 600
 """Seconds after which a demo hangs; how fast it is, is not tested here."""
