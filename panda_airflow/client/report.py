@@ -6,6 +6,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from html import unescape
+from math import ceil
+from typing import Any
 
 from panda_airflow.client.envelope import plain_text
 from panda_airflow.client.models import JobInfo, TaskDigest, TaskInfo
@@ -84,6 +86,35 @@ def attempts(retries: int | None, here: int | None) -> str:
     if retries is None:
         return ""
     return f"Attempts of the task on the server: {retries + 1}" + ("." if here is None else f"; retries here: {here}.")
+
+
+def jobs_asked_for(parameters: Mapping[str, Any]) -> int | None:
+    """Tell into how many jobs a task without input should be split; None if that is not known.
+
+    :param parameters: JEDI's task parameters.
+    """
+    if not parameters.get("noInput") or "nEventsPerFile" in parameters:
+        return None
+    for total, share in (("nEvents", "nEventsPerJob"), ("nFiles", "nFilesPerJob")):
+        whole, part = parameters.get(total), parameters.get(share)
+        if isinstance(whole, int) and isinstance(part, int) and part > 0:
+            return ceil(whole / part)
+    return None
+
+
+def another_split(parameters: Mapping[str, Any], made: int) -> str:
+    """Say that a task without input was split otherwise than its parameters ask for; nothing if it was not.
+
+    :param parameters: JEDI's task parameters.
+    :param made: the number of its files, one for each job; 0 where that is not known.
+    """
+    asked = jobs_asked_for(parameters)
+    if not asked or not made or asked == made:
+        return ""
+    return (
+        f"It was made of {made} job(s), not of the {asked} that its parameters ask for: JEDI splits a task without "
+        "input by nEvents and nEventsPerJob, never by nFiles."
+    )
 
 
 LOOK_AGAIN = "A retry of this step looks at the task again."

@@ -24,7 +24,7 @@ from panda_airflow.client import (
 from panda_airflow.client.errors import NOTHING_DONE
 from panda_airflow.client.models import Json, Mark, TaskInfo
 from panda_airflow.client.reaper import Target, reap
-from panda_airflow.client.report import submission_retry
+from panda_airflow.client.report import another_split, submission_retry
 from panda_airflow.client.status import FINAL_STATUSES, Outcome, classify
 from panda_airflow.client.submission import (
     Action,
@@ -159,7 +159,10 @@ class PandaSubmitTaskOperator(TaskDefinition, PandaTaskOperator):
             self.log.warning("PanDA task %s of an earlier try was aborted; submitting anew.", record.task_id)
             record = self._submit(context, self._intend(context, record))
             return self.follow(context, self._plan_for(context, record))
-        return super().execute_complete(context, event)
+        result = super().execute_complete(context, event)
+        if warning := another_split(self.task_parameters, result["files"].get("total", 0)):
+            self.log.warning("PanDA task %s: %s", result["task_id"], warning)
+        return result
 
     def retry_note(self, event: WaitEvent) -> str:
         """Say what a retry of the step does after a wait that ended badly."""

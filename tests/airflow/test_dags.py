@@ -163,3 +163,16 @@ def test_a_sensor_that_times_out_fails_as_sensors_do(panda: Panda, play: Play) -
     assert run.states == {"poke": "failed", "defer": "failed", "skip": "skipped"}
     assert {type(error) for error in run.errors.values()} == {AirflowSensorTimeout}
     assert panda.task(task_id).status == "running"
+
+
+def test_a_task_that_was_split_otherwise_than_asked_for_is_told(
+    panda: Panda, capfd: pytest.CaptureFixture[str], play: Play
+) -> None:
+    by_files = {"nEvents": None, "nEventsPerJob": None, "nFiles": 4, "nFilesPerJob": 1}
+    with DAG("split") as dag:
+        PandaSubmitTaskOperator(
+            task_id="fit", task_parameters=unnamed(task() | by_files), poll_interval=0.2, deferrable=True
+        )
+    run = play(dag)
+    assert run.states == {"fit": "success"}
+    assert "made of 1 job(s), not of the 4 that its parameters ask for" in "".join(capfd.readouterr())

@@ -10,6 +10,7 @@ from panda_airflow.client.models import JobInfo, TaskDigest, TaskInfo
 from panda_airflow.client.report import (
     LONGEST_DIALOG,
     WORST,
+    another_split,
     attempts,
     dialog,
     input_counts,
@@ -139,3 +140,30 @@ def test_what_a_retry_is_said_to_do_is_what_it_does(status: str) -> None:
 
 def test_a_retry_after_the_deadline_depends_on_what_the_kill_has_done() -> None:
     assert "waits for the task, and submits anew" in submission_retry(42, "timeout", "running")
+
+
+NO_INPUT = {"noInput": True, "nFiles": 4, "nFilesPerJob": 1}
+
+
+def test_a_task_that_is_split_otherwise_than_its_parameters_ask_for_is_told() -> None:
+    told = another_split(NO_INPUT, 1)
+    assert "made of 1 job(s), not of the 4" in told
+    assert "nEvents and nEventsPerJob" in told
+    assert another_split({"noInput": True, "nEvents": 10, "nEventsPerJob": 3}, 3)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "made"),
+    [
+        (NO_INPUT, 4),
+        (NO_INPUT, 0),
+        (NO_INPUT | {"nEvents": 10, "nEventsPerJob": 3}, 4),
+        (NO_INPUT | {"noInput": False}, 1),
+        (NO_INPUT | {"nFilesPerJob": 0}, 1),
+        (NO_INPUT | {"nFiles": "4"}, 1),
+        (NO_INPUT | {"nEventsPerFile": 2}, 1),
+        ({}, 1),
+    ],
+)
+def test_nothing_is_told_of_a_split_that_is_right_or_not_known(parameters: dict[str, object], made: int) -> None:
+    assert another_split(parameters, made) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from panda_airflow.client.endpoint import ApiModule, endpoint
+from panda_airflow.client.filters import check_filters
 from panda_airflow.client.models import (
     CommandReply,
     DatasetFiles,
@@ -299,7 +300,7 @@ class TaskApi(ApiModule):
         :raises NotFound: the child is unknown or has no parent.
         """
 
-    @endpoint("GET", "task/get_tasks_detailed_info_since", idempotent=True)
+    @endpoint("GET", "task/get_tasks_detailed_info_since", idempotent=True, check=check_filters)
     def get_tasks_detailed_info_since(
         self, since: str | None = None, filters: str | None = None, n_tasks: int = 500
     ) -> list[TaskInfo]:
@@ -311,6 +312,7 @@ class TaskApi(ApiModule):
             regular expression, applied after the limit. ``userName`` asks for another user's tasks.
         :param n_tasks: at most so many.
         :return: no task that is not registered yet, nor in status ``registered``.
+        :raises UsageError: a filter is no text, or tasks have no such field; nothing was sent.
         :raises InvalidArgument: the filters are no JSON object.
         """
 
