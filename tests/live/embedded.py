@@ -13,10 +13,11 @@ from panda_airflow.devserver.backend import Pace
 from panda_airflow.devserver.server import DevServer
 from tests.live.stage import Site
 
-PACE = Pace(registration=1.0, cycle=0.05, command=0.3, slots=40)
-"""Long enough to be seen in the registration window; all jobs run at once, most of them only sleep."""
+PACE = Pace(registration=2.5, cycle=0.05, command=1.0, slots=40)
+"""Time enough to be seen in the registration window and before a command is executed, on a busy machine, too; all jobs
+run at once, most of them only sleep."""
 
-PATIENCE = Patience(seconds=90.0, interval=0.2)
+PATIENCE = Patience(seconds=240.0, interval=0.2)
 
 
 @contextmanager

@@ -26,6 +26,8 @@ from panda_airflow.client.task_parameters import command_task
 from tests.live.history import History
 
 SPLIT = ("nFiles", "nFilesPerJob", "nEvents", "nEventsPerJob")
+BACK_DATED = timedelta(hours=12)
+"""JEDI back-dates the modification time of active tasks by six hours at most, and clocks may be apart."""
 LOOKERS = 8
 """Looks at the server at the same time."""
 
@@ -90,7 +92,7 @@ class Site:
             raise ConfigError("the VO is not given.", advice="Set PANDA_AUTH_VO, or vo in PANDA_LIVE_PARAMETERS.")
         self.user = user or (who.name.split() or ["someone"])[0].lower()
         self.stem = f"user.{self.user}.live.{secrets.token_hex(4)}"
-        self.since = server_time(datetime.now(UTC) - timedelta(hours=1))  # clocks may be apart
+        self.since = server_time(datetime.now(UTC) - BACK_DATED)
         self.tasks: dict[int, Own] = {}
         self.folder = TemporaryDirectory()
         self.endings: list[Callable[[], None]] = [self.folder.cleanup]

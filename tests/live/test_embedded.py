@@ -12,6 +12,7 @@ import pytest
 
 from panda_airflow.check.reading import READING
 from panda_airflow.check.scenario import Result
+from tests.live.__main__ import compare, main
 from tests.live.embedded import PATIENCE, embedded
 from tests.live.play import KILLING, MOST_JOBS, WRITING, play_all
 from tests.live.stage import Live, closing
@@ -76,3 +77,30 @@ def test_histories_are_written_as_those_of_real_servers_were(played: Played) -> 
     assert seen[0] == {}
     assert (seen[-1]["status"], seen[-1]["taskName is"], seen[-1]["nFilesFailed"]) == ("failed", "ours", 1)
     assert [entry["t"] for entry in history] == sorted(entry["t"] for entry in history)
+
+
+def test_without_a_server_nothing_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main({}) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "No PanDA server is named by PANDA_LIVE_CONN_ID or PANDA_URL_SSL: nothing is checked."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "verdict", "code"),
+    [
+        (Result("s", ("a",), ("a",)), Result("s", ("a",), ("a",)), "same", 0),
+        (Result("s", ("a",), ("b",)), Result("s", ("a",), ("a",)), "different", 1),
+        (Result("s", ("a",), ("a",)), Result("s", ("a",), ("b",)), "different", 1),
+        (Result("s", ("a",), ("b",)), Result("s", ("a",), ("b",)), "same", 1),
+        (Result("s", ("a", "c"), ("a",), "c"), Result("s", ("a", "c"), ("a", "c")), "not seen in time", 0),
+        (Result("s", ("a", "c"), ("b",), "c"), Result("s", ("a", "c"), ("a", "c")), "different", 1),
+        (Result("s", ("a",), skipped="no role"), Result("s", ("a",), ("a",)), "not played", 0),
+    ],
+)
+def test_two_servers_are_compared_with_each_other_and_with_what_is_known(
+    here: Result, there: Result, verdict: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare([here], [there]) == code
+    row = capsys.readouterr().out.splitlines()[3]
+    assert row.endswith(verdict)

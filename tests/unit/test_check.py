@@ -152,9 +152,8 @@ def test_a_live_check_changes_nothing_and_tells_every_answer(
     devserver: DevServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(devserver)
-    code = run("--live")
+    assert run("--live") == 0
     out = capsys.readouterr().out
-    assert code == int("different" in out)
     assert "an unknown job         status: unknown, tobekilled" in out
     assert contents(devserver) == before
 
