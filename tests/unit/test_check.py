@@ -107,12 +107,15 @@ def test_each_round_looks_once_at_what_is_waited_for() -> None:
 
 
 def test_a_refusal_is_asked_for_once_and_told_as_the_client_would() -> None:
+    pauses: list[float] = []
     with Recorder.running() as server:
-        client = PandaClient(ClientConfig(url=server.url, auth="oidc", vo="wlcg", token="t"))
+        config = ClientConfig(url=server.url, auth="oidc", vo="wlcg", token="t")
+        client = PandaClient(config, sleep=pauses.append)
         server.answer = 200, '{"success": true, "message": "Command rejected: no", "data": 4}'
         assert ask(client, "task/retry", task_id=1).word == "WrongState"
         server.answer = 500, "broken"
         assert ask(client, "task/get_status", task_id="x").word == "ServerError"
+        assert pauses == []
         server.answer = 200, '{"success": true, "message": "", "data": "done"}'
         assert ask(client, "task/get_status", task_id=1).word == "accepted"
 
