@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from panda_airflow.client.endpoint import REGISTRY, Endpoint
-from panda_airflow.client.envelope import encode
+from panda_airflow.client.envelope import DATETIME_MARKER, encode
 from panda_airflow.client.models import (
     AsyncResult,
     CacheFile,
@@ -39,14 +39,15 @@ LONGEST_QUERY = 2_000
 TASK = dict.fromkeys((*REQUIRED_TO_REGISTER, *REQUIRED_TO_REFINE), "x")
 
 TEXTS = st.text()
+KEYS = TEXTS.filter(lambda key: key != DATETIME_MARKER)
 INTEGERS = st.integers(-(2**53), 2**53)  # the server reads query values as floats first
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | FLOATS | TEXTS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=8,
 )
-OBJECTS = st.dictionaries(TEXTS, JSON, max_size=4)
+OBJECTS = st.dictionaries(KEYS, JSON, max_size=4)
 FILE_NAMES = st.text(st.characters(exclude_characters="/\0\r\n", exclude_categories=["Cs"]), min_size=1, max_size=50)
 
 KNOWN: dict[Any, st.SearchStrategy[Any]] = {
@@ -79,7 +80,7 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
     if origin is list:
         return st.lists(values(parts[0]), max_size=4)
     if origin is dict:
-        return st.dictionaries(TEXTS, values(parts[1]), max_size=3)
+        return st.dictionaries(KEYS, values(parts[1]), max_size=3)
     return st.one_of([values(part) for part in parts]) if parts else OBJECTS
 
 
