@@ -56,10 +56,10 @@ def commands(panda: Panda, monkeypatch: pytest.MonkeyPatch, name: str) -> list[i
     """Count the commands of one kind that reach the server from here on."""
     given: list[int] = []
 
-    def put_command(backend: Any, task_id: int, command: str, parameters: Any) -> None:
+    def put_command(backend: Any, task_id: int, command: str, *more: Any) -> None:
         if command == name:
             given.append(task_id)
-        registration.put_command(backend, task_id, command, parameters)
+        registration.put_command(backend, task_id, command, *more)
 
     monkeypatch.setattr(handlers, "put_command", put_command)
     return given

@@ -126,7 +126,7 @@ class Panda:
         """Register a task."""
         self.store.insert(
             "tasks", jediTaskID=task_id, taskName=f"user.bob.{task_id}", userName=user, prodSourceLabel=label,
-            reqID=request_id or task_id, creationDate=self.backend.clock(), parent_tid=task_id,
+            reqID=request_id or task_id, creationDate=self.backend.clock(), parent_tid=task_id, attemptNr=0,
         )  # fmt: skip
         self.move(task_id, "defined")
         return task_id
