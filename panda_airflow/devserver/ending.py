@@ -57,18 +57,16 @@ def abort(backend: Backend, task: Row) -> None:
         tasks.set_status(backend, task["jediTaskID"], "toabort", oldStatus=None)
 
 
-def aborted(backend: Backend, task: Row) -> None:
-    """End a task that has no jobs any more."""
-    _end(backend, task, "aborted")
+def give_up(backend: Backend, task: Row) -> None:
+    """End a task that is to be aborted or is broken.
 
-
-def broken(backend: Backend, task: Row) -> None:
-    """Give a task up; the post-processor fails on one that never got its attributes, which then has no end time."""
+    The post-processor fails on one that never got its attributes, which is broken then and has no end time.
+    """
     if task["vo"] is None:
         said = "post-process permanently failed"
-        tasks.set_status(backend, task["jediTaskID"], "broken", errorDialog=said)
+        tasks.set_status(backend, task["jediTaskID"], "broken", errorDialog=said, oldStatus=None)
     else:
-        _end(backend, task, "broken")
+        _end(backend, task, "aborted" if task["status"] == "toabort" else "broken")
 
 
 def _end(backend: Backend, task: Row, status: str) -> None:

@@ -25,16 +25,20 @@ AVALANCHE = "ava"
 
 
 def start(backend: Backend, task: Row) -> None:
-    """Broker a task and make its first jobs; it runs from JEDI's next look on, or ends if nothing is left to do."""
+    """Begin with a task that has rested; one that has jobs runs from now on."""
     task_id = task["jediTaskID"]
-    scouts = _scouts(backend, task)
     if jobs.active(backend, task_id):
-        tasks.set_status(backend, task_id, "scouting" if scouts else "running")
-    elif task["modificationTime"] > backend.clock() - timedelta(seconds=_REST * backend.pace.command):
-        return
-    elif task["site"] and task["site"] not in refiner.SITES:
+        tasks.set_status(backend, task_id, "scouting" if _scouts(backend, task) else "running")
+    elif task["modificationTime"] <= backend.clock() - timedelta(seconds=_REST * backend.pace.command):
+        begin(backend, task)
+
+
+def begin(backend: Backend, task: Row) -> None:
+    """Broker a task and make its first jobs, or let it end if nothing is left to do."""
+    task_id = task["jediTaskID"]
+    if task["site"] and task["site"] not in refiner.SITES:
         _park(backend, task)
-    elif generate(backend, task, scouts):
+    elif generate(backend, task, _scouts(backend, task)):
         tasks.lock(backend, task_id)
     else:
         _prepare(backend, task_id)

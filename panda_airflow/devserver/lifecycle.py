@@ -25,7 +25,7 @@ def break_task(backend: Backend, task_id: int, why: str) -> None:
 
 
 def _avalanche(backend: Backend, task: Row) -> None:
-    tasks.set_status(backend, task["jediTaskID"], "running")
+    tasks.set_status(backend, task["jediTaskID"], "running", modificationTime=backend.clock() - tasks.AT_ONCE)
 
 
 def _retry(backend: Backend, task: Row) -> None:
@@ -50,7 +50,10 @@ def _begin_again(backend: Backend, task: Row, status: str, **columns: Any) -> No
 
 
 def _reassign(backend: Backend, task: Row) -> None:
-    """Go on with a task that was moved once its jobs are gone; one that was given a site goes on where it was."""
+    """Go on with a task that was moved once its jobs are gone; one that was given a site goes on where it was.
+
+    By which statuses a real server brokers the others anew is not known; here they are ready for it at once.
+    """
     if not any(job["commandToPilot"] for job in jobs.active(backend, task["jediTaskID"])):
         status = task["oldStatus"] if str(task["errorDialog"]).startswith("site:") else "ready"
         columns = dict.fromkeys(("oldStatus", "errorDialog", "frozenTime"))
@@ -70,8 +73,8 @@ STEPS: dict[str, Step] = {
     "finishing": ending.finish,
     "passed": ending.conclude,
     "aborting": ending.abort,
-    "toabort": ending.aborted,
-    "tobroken": ending.broken,
+    "toabort": ending.give_up,
+    "tobroken": ending.give_up,
     "toretry": _retry,
     "toincexec": _run_again,
     "toreassign": _reassign,

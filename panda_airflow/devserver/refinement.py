@@ -14,6 +14,9 @@ from panda_airflow.devserver.store import Row
 
 _NOBODY = "tobeset"
 
+_UNUSABLE = (AttributeError, LookupError, TypeError, ValueError)
+"""What parameters of the wrong shape end in; such a task keeps its name."""
+
 _HELD_BACK = ("splitRule", "startTime", "ramCount", "walltime", "cpuTime", "cpuTimeUnit")
 """Columns that a task does not get before it is defined."""
 
@@ -74,6 +77,10 @@ def _define(backend: Backend, task: Row, refined: refiner.Refined, columns: dict
     task_id, parameters = task["jediTaskID"], refined.parameters
     try:
         refiner.make_datasets(backend, task_id, parameters)
+    except _UNUSABLE as error:
+        backend.store.run("DELETE FROM datasets WHERE jediTaskID = ?", task_id)
+        _break(backend, task, columns, f"failed to refine task with {type(error).__name__}:{error}")
+        return
     except refiner.CannotRefine as error:
         backend.store.run("DELETE FROM datasets WHERE jediTaskID = ?", task_id)
         waits = isinstance(error, refiner.InputUnknown)

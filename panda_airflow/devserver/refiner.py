@@ -153,11 +153,10 @@ def make_datasets(backend: Backend, task_id: int, parameters: dict[str, Json]) -
 
     The first input dataset is the one that jobs are made of. Of further ones, only sequence numbers are served here.
 
-    :raises CannotRefine: there are no job parameters, or an output has a name that the cache cannot hold.
+    :raises CannotRefine: an output has a name that the cache cannot hold.
+    :raises KeyError: there are no job parameters, or one of them lacks a part.
     :raises InputUnknown: an input dataset is unknown.
     """
-    if "jobParameters" not in parameters:
-        raise CannotRefine("failed to refine task with KeyError:'jobParameters'")
     items = [*parameters["jobParameters"], *([parameters["log"]] if parameters.get("log") else [])]
     templates = [item for item in items if item.get("type") == "template" and item.get("dataset")]
     if parameters.get("noInput") is True:

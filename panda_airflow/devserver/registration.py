@@ -160,14 +160,23 @@ def submitted_parameters(backend: Backend, task_id: int) -> dict[str, Json] | No
     return None if stored is None else dict(json.loads(stored))
 
 
+def refined_parameters(backend: Backend, task_id: int) -> dict[str, Json] | None:
+    """Read the parameters of a task as JEDI keeps them since it was defined.
+
+    :return: ``None`` for a task that is unknown or was never defined.
+    :raises DatabaseDown: the database is down.
+    """
+    stored = backend.store.value("SELECT params FROM refined_parameters WHERE jediTaskID = ?", task_id)
+    return None if stored is None else dict(json.loads(stored))
+
+
 def parameters_of(backend: Backend, task_id: int) -> dict[str, Json]:
     """Read the parameters of a task that JEDI works with.
 
     :return: empty for an unknown task.
     :raises DatabaseDown: the database is down.
     """
-    stored = backend.store.value("SELECT params FROM refined_parameters WHERE jediTaskID = ?", task_id)
-    return dict(json.loads(stored)) if stored else submitted_parameters(backend, task_id) or {}
+    return refined_parameters(backend, task_id) or submitted_parameters(backend, task_id) or {}
 
 
 def keep_parameters(backend: Backend, task_id: int, parameters: dict[str, Json]) -> None:

@@ -8,7 +8,7 @@ from panda_airflow.client.models import Json
 from panda_airflow.devserver import tasks
 from panda_airflow.devserver.backend import Backend
 from panda_airflow.devserver.refiner import execution_parameters, stored_parameters
-from panda_airflow.devserver.registration import parameters_of
+from panda_airflow.devserver.registration import parameters_of, refined_parameters
 from panda_airflow.devserver.store import Row
 
 FEED_COLUMNS = (
@@ -23,12 +23,12 @@ def task_details(backend: Backend, task: Row) -> dict[str, Json]:
 
     :raises DatabaseDown: the database is down.
     """
-    parameters = parameters_of(backend, task["jediTaskID"])
-    refined = task["splitRule"] is not None
+    refined = refined_parameters(backend, task["jediTaskID"])
+    parameters = stored_parameters(refined) if refined else parameters_of(backend, task["jediTaskID"])
     return task | {
         "job_execution_params": execution_parameters(parameters) if refined else None,
         "task_creation_arguments": parameters.get("cliParams"),
-        "raw_task_params": stored_parameters(parameters) if refined else parameters,
+        "raw_task_params": parameters,
         **progress(backend, task["jediTaskID"]),
     }
 

@@ -175,8 +175,11 @@ class TestCommands:
         other = site.submit("user.bob.other", jobs=1)
         assert site.end(other) == "done"
         assert len(site.jobs(task_id)) == 1
-        # The clock of a task can be turned, and then JEDI takes it.
+        # The clock of a task can be turned, and then JEDI takes it; or it is triggered.
         site.manager.change_modification_time(task_id, -1)
+        assert site.end(task_id) == "done"
+        site.manager.reactivate(task_id, trigger_job_generation=True)
+        assert len(site.jobs(task_id)) == 3
         assert site.end(task_id) == "done"
         site.close()
 
@@ -291,6 +294,13 @@ class TestBroken:
         assert (info["userName"], info["attemptNr"], info["taskPriority"], info["endTime"]) == ("tobeset", *[None] * 3)
         assert site.manager.get_tasks_detailed_info_since(filters='{"taskName": "user.bob.noprio"}').data == []
         assert site.manager.submit(described | {"uniqueTaskName": True}).data == 1
+
+    def test_a_shape_that_jedi_cannot_read_breaks_a_task_that_keeps_its_name(self, site: Site) -> None:
+        task_id = site.task.submit(parameters("user.bob.shape") | {"jobParameters": "text"}).data
+        assert site.end(task_id) == "broken"
+        info = site.info(task_id)
+        assert info["errorDialog"].startswith("failed to refine task with AttributeError:")
+        assert (info["taskName"], info["userName"], info["attemptNr"]) == ("user.bob.shape", "Bob Tester", 0)
 
     def test_an_unknown_parent_breaks_a_task_that_keeps_its_name(self, site: Site) -> None:
         task_id = site.task.submit(parameters("user.bob.orphan"), 99999999).data

@@ -60,10 +60,12 @@ class TaskApi(ApiModule):
     ) -> CommandReply:
         """Ask JEDI to run the unsuccessful part of a task again; owner or production role.
 
-        On a user task that still runs, its failed jobs are retried at once.
+        On a user task that still runs, its failed jobs are retried at once. Each input that failed gets five more
+        attempts, whatever the task's ``maxAttempt``.
 
         :param task_id: JediTaskID of a finished, failed or (production role) exhausted task.
-        :param new_parameters: task parameters to overwrite, as a dict or JSON; the reply then carries code 3.
+        :param new_parameters: task parameters to overwrite, as a dict or JSON; the reply then carries code 3, and
+            JEDI refines the task again, which counts its attempts from 0.
         :param no_child_retry: leave child tasks alone.
         :param discard_events: drop event ranges that were done.
         :param disable_staging_mode: skip the staging status.
@@ -98,9 +100,12 @@ class TaskApi(ApiModule):
     def reload_input(self, task_id: int, ignore_hard_exhausted: bool = False) -> CommandReply:
         """Ask JEDI to look for new input of an ended task and run on it; any user may.
 
-        :param task_id: JediTaskID of a done, finished, failed or exhausted task.
+        JEDI refines the task again, which counts its attempts from 0; inputs that failed get five more attempts each.
+        A task without input has nothing new: it ends again at once, without a job.
+
+        :param task_id: JediTaskID of a done, finished, failed, aborted or exhausted task.
         :param ignore_hard_exhausted: even where the failure limits were exceeded (production role).
-        :raises WrongState: the task has not ended, or was aborted or broken.
+        :raises WrongState: the task has not ended, or is broken.
         """
 
     @endpoint("POST", "task/pause", idempotent=True, production=True)
@@ -162,9 +167,10 @@ class TaskApi(ApiModule):
     def reactivate(
         self, task_id: int, keep_attempt_nr: bool = False, trigger_job_generation: bool = False
     ) -> CommandReply:
-        """Run a task again from the start, at once.
+        """Put a task back to ``ready``, to run from the start.
 
-        An unknown task is no error: the message then says that 0 inputs were updated.
+        The status changes at once and nothing else, neither a time nor the error dialog; the jobs may come minutes
+        later. An unknown task is no error: the message then says that 0 inputs were updated.
 
         :param task_id: JediTaskID.
         :param keep_attempt_nr: do not count the attempts at each input from 0 again.
@@ -273,7 +279,7 @@ class TaskApi(ApiModule):
         :param task_id: JediTaskID.
         :param jumbo_jobs_total: how many; 0 turns them off.
         :param jumbo_jobs_per_site: how many at each site; all if not given.
-        :raises ServerError: with panda-server 1.0.4 if more than 0, although the jobs are enabled.
+        :raises ServerError: always with panda-server 1.0.4, whatever the number.
         """
 
     @endpoint("GET", "task/get_status", idempotent=True)

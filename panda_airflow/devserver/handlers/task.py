@@ -20,6 +20,7 @@ from panda_airflow.devserver.commands import (
     comment,
     refusal,
 )
+from panda_airflow.devserver.generation import begin
 from panda_airflow.devserver.handlers.task_queries import (
     get_datasets_and_files,
     get_detailed_info,
@@ -157,7 +158,10 @@ def retry(
     keep_gshare_priority: bool = False,
     ignore_hard_exhausted: bool = False,
 ) -> Envelope:
-    """Register the command to retry a task; the reply says success whatever its code."""
+    """Register the command to retry a task; the reply says success whatever its code.
+
+    Child tasks are not retried with it here.
+    """
     user = _must(caller)
     if new_parameters:
         return _retry_with(backend, user, task_id, new_parameters)
@@ -252,12 +256,16 @@ def reactivate(
 ) -> Envelope:
     """Put a task back to ``ready`` from the beginning.
 
-    Nothing but the status changes, so JEDI makes jobs late: it leaves a task alone that was modified not long ago.
+    Nothing but the status changes, so JEDI makes jobs late, unless it is triggered: it leaves a task alone that was
+    modified not long ago.
     """
     try:
         with backend.store.transaction():
             number = tasks.reset_inputs(backend, task_id, keep_attempts=keep_attempt_nr)
             backend.store.update("tasks", "jediTaskID", task_id, status="ready")
+            task = tasks.get(backend, task_id)
+            if trigger_job_generation and task:
+                begin(backend, task)
     except DatabaseDown:
         return Envelope(False, "DB error", SERVER_ERROR)
     return Envelope(True, f"updated {number} inputs and task {task_id} was reactivated ", REGISTERED)
