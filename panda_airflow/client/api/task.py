@@ -64,8 +64,7 @@ class TaskApi(ApiModule):
         attempts, whatever the task's ``maxAttempt``.
 
         :param task_id: JediTaskID of a finished, failed or (production role) exhausted task.
-        :param new_parameters: task parameters to overwrite, as a dict or JSON; the reply then carries code 3, and
-            JEDI refines the task again, which counts its attempts from 0.
+        :param new_parameters: task parameters to overwrite, as a dict or JSON; the reply then carries code 3.
         :param no_child_retry: leave child tasks alone.
         :param discard_events: drop event ranges that were done.
         :param disable_staging_mode: skip the staging status.
@@ -98,10 +97,7 @@ class TaskApi(ApiModule):
 
     @endpoint("POST", "task/reload_input", idempotent=True)
     def reload_input(self, task_id: int, ignore_hard_exhausted: bool = False) -> CommandReply:
-        """Ask JEDI to look for new input of an ended task and run on it; any user may.
-
-        JEDI refines the task again, which counts its attempts from 0; inputs that failed get five more attempts each.
-        A task without input has nothing new: it ends again at once, without a job.
+        """Ask JEDI to look for new input of an ended task and run on it, and on what failed; any user may.
 
         :param task_id: JediTaskID of a done, finished, failed, aborted or exhausted task.
         :param ignore_hard_exhausted: even where the failure limits were exceeded (production role).
