@@ -142,6 +142,12 @@ def _literal(value: Any, kind: type) -> Any:
 
 
 def _check_type(name: str, value: Any, expected: Any) -> None:
+    """Check a value against an annotation.
+
+    :raises TypeError: a truth value stands for a number: it passes a real server's check and hangs its process.
+    """
+    if expected is int and isinstance(value, bool):
+        raise TypeError(f"not emulated: '{name}' is {value}, and a real server hangs on a bool for a number")
     kinds = get_args(expected) if get_origin(expected) is Union else (expected,)
     plain = tuple(get_origin(kind) or kind for kind in kinds)
     if not isinstance(value, plain):

@@ -216,6 +216,11 @@ class TestAnswers:
         words = "int() argument must be a string, a bytes-like object or a real number, not 'list'"
         assert (repeated.status_code, repeated.text) == (500, words)
 
+    def test_a_bool_for_a_task_is_said_to_hang_a_real_server(self, devserver: DevServer) -> None:
+        answer = ask(devserver, "POST", "task/kill", json={"task_id": True})
+        assert answer.status_code == 500
+        assert "a real server hangs on a bool" in answer.text
+
     def test_outputs_are_named_by_their_containers_if_they_have_some(self, site: Site) -> None:
         described = parameters("user.bob.out", "true > out.txt", 1, output=True)
         task_id = site.task.submit(described).data
