@@ -13,7 +13,7 @@ from requests.auth import AuthBase
 from panda_airflow.client import errors
 from panda_airflow.client.config import ClientConfig
 from panda_airflow.client.reread import reread
-from panda_airflow.client.tokens import LiteralToken, TokenDirectory, TokenFile, TokenSource
+from panda_airflow.client.tokens import LiteralToken, TokenDirectory, TokenFile, TokenSource, refuse_foreign
 
 
 class Credential(Protocol):
@@ -99,6 +99,7 @@ class X509Proxy(Anonymous):
 
     def check(self) -> None:
         """Make sure that the proxy is there, complete, and that no certificate in it has expired."""
+        refuse_foreign(self._path)
         ends = reread(self._read)
         if ends <= datetime.now(UTC):
             raise errors.CredentialExpired(

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property, update_wrapper
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, get_type_hints
 
+from panda_airflow.client.errors import ServerError
 from panda_airflow.client.models import Envelope, parse
 
 P = ParamSpec("P")
@@ -46,6 +47,7 @@ class Endpoint:
     :param ok: tells from the envelope whether the request was accepted.
     :param check: looks at the arguments before anything is sent; raises ``UsageError``.
     :param upload: name of the multipart field whose argument is a file, for the methods that take one.
+    :param same_task: the answer is about the task that was asked for.
     :param legacy: go through ``/server/panda``, which wants gzipped JSON and answers ``[success, value]``.
     """
 
@@ -60,6 +62,7 @@ class Endpoint:
     ok: Callable[[Envelope], bool] = says_success
     check: Callable[[Arguments], None] | None = None
     upload: str | None = None
+    same_task: bool = True
     legacy: bool = False
 
     @property
@@ -81,6 +84,12 @@ class Endpoint:
     def parse(self, envelope: Envelope) -> Any:
         """Turn an accepted envelope into the stub's return type."""
         return parse(self.types["return"], envelope, self.path)
+
+
+def _refuse_another_task(spec: Endpoint, arguments: Arguments, result: object) -> None:
+    asked, told = arguments.get("task_id"), getattr(result, "task_id", None)
+    if asked is not None and told is not None and str(told) != str(asked):
+        raise ServerError(f"the answer is about task {told}, not about {asked}.", endpoint=spec.path)
 
 
 REGISTRY: dict[str, Endpoint] = {}
@@ -116,11 +125,13 @@ def endpoint(
     ok: Callable[[Envelope], bool] = says_success,
     check: Callable[[Arguments], None] | None = None,
     upload: str | None = None,
+    same_task: bool = True,
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Callable[Concatenate[Any, P], R]]:
     """Register a stub as an endpoint and make it call the server; see :class:`Endpoint` for the parameters."""
 
     def decorate(stub: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
-        spec = Endpoint(method, path, stub, idempotent, identity, production, owner, enveloped, ok, check, upload)
+        roles = (identity, production, owner)
+        spec = Endpoint(method, path, stub, idempotent, *roles, enveloped, ok, check, upload, same_task)
         REGISTRY[path] = spec
 
         def call(self: ApiModule, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -128,6 +139,8 @@ def endpoint(
             if spec.check:
                 spec.check(arguments)
             result: R = spec.parse(self._sender.send(spec, arguments))
+            if spec.same_task:
+                _refuse_another_task(spec, arguments, result)
             return result
 
         update_wrapper(call, stub)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -43,6 +44,9 @@ _REFUSALS: tuple[tuple[str, type[errors.PandaError]], ...] = (
 )
 """What the server says at the start of a refusal, and which error that is; anything else is ``Refused``."""
 
+_LONGEST_REPR = 1 << 20
+"""Characters of a Python literal that are read; a larger one takes long."""
+
 _CODES: dict[int, type[errors.PandaError]] = {
     1: errors.ServerError,
     2: errors.NotFound,
@@ -52,12 +56,50 @@ _CODES: dict[int, type[errors.PandaError]] = {
 """Return codes of commands, for messages that the table above does not know."""
 
 
+DEEPEST = 100
+"""Levels of lists and objects in a reply, at most: what reads or writes values calls itself for each."""
+
+_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_MAY_BE_UNFIT = re.compile(r"\\(?:[bfr]|u(?:00[0189]|007[fF]|[dD][89a-fA-F]))")
+"""Escapes that stand for such characters; others are no printable characters of the reply itself."""
+
+
 def decode(text: str) -> Json:
     """Read JSON with the server's datetime markers.
 
-    :raises ValueError: the text is not JSON.
+    :raises ValueError: the text is not JSON, or nested too deeply.
     """
-    return json.loads(text, object_hook=_restore_datetime)
+    try:
+        return json.loads(text, object_hook=_restore_datetime, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def fit(text: str) -> str:
+    """Replace what no log, terminal or database takes: control characters and halves of surrogate pairs.
+
+    Line feeds and tabs stay.
+    """
+    return _UNFIT.sub("\ufffd", text.replace("\r\n", "\n"))
+
+
+def _fit(value: Json) -> Json:
+    if isinstance(value, str):
+        return fit(value)
+    if isinstance(value, dict):
+        return {fit(key): _fit(item) for key, item in value.items()}
+    return [_fit(item) for item in value] if isinstance(value, list) else value
+
+
+def _is_deep(value: Json) -> bool:
+    """Whether a value is nested more deeply than ``DEEPEST`` levels; level by level, for it may be deep indeed."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        inner = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list))
+        level = [child for children in inner for child in children if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def encode(value: Json) -> str:
@@ -75,9 +117,20 @@ def naive_utc(moment: datetime) -> datetime:
 
 
 def _restore_datetime(value: dict[str, Any]) -> Any:
+    """Read a marked time; a mark that holds none stays as it is, for whoever wants a time there."""
     if len(value) == 1 and DATETIME_MARKER in value:
-        return datetime.fromisoformat(value[DATETIME_MARKER])
+        with suppress(TypeError, ValueError, OverflowError):
+            return naive_utc(datetime.fromisoformat(value[DATETIME_MARKER]))
     return value
+
+
+def _no_number(_: str) -> None:
+    """Read ``NaN`` or ``Infinity``, which are no JSON and which no database takes, as nothing."""
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def _mark_datetime(value: object) -> dict[str, str]:
@@ -108,32 +161,51 @@ def open_reply(
 
 
 def _read(endpoint: Endpoint, body: str) -> Envelope:
-    try:
-        value = decode(body)
-    except ValueError:
-        value = _python_repr(body)
-    if endpoint.legacy and isinstance(value, list):
-        value = {"success": value[0], "data": value[1]} if value[0] else {"success": False, "message": value[1]}
+    value = _value(body)
+    if endpoint.legacy:
+        value = _from_legacy(value)
     if not endpoint.enveloped and isinstance(value, str):
         return Envelope(not value.startswith("ERROR"), value, value)
-    if not isinstance(value, dict) or "success" not in value:
+    if not isinstance(value, dict) or not isinstance(value.get("success"), bool):
         says = "the reply is not a PanDA envelope." if body.strip() else "the reply is empty."
         raise errors.ServerError(says, endpoint=endpoint.path, server_says=plain_text(body), advice=_CHECK_URL)
     extra = {name: item for name, item in value.items() if name not in ("success", "message", "data")}
-    return Envelope(bool(value["success"]), str(value.get("message") or ""), value.get("data"), extra)
+    return Envelope(value["success"], str(value.get("message") or ""), value.get("data"), extra)
+
+
+def _value(body: str) -> Json:
+    """Read the reply, its text made fit; what cannot be read, or is too deep to be used, is nothing."""
+    try:
+        value, sure = decode(body), body.isprintable() and not _MAY_BE_UNFIT.search(body)
+    except ValueError:
+        value, sure = _python_repr(body), False
+    if body.count("[") + body.count("{") > DEEPEST and _is_deep(value):
+        return None
+    return value if sure else _fit(value)
+
+
+def _from_legacy(value: Json) -> Json:
+    match value:
+        case [True, data, *_]:
+            return {"success": True, "data": data}
+        case [False, message, *_]:
+            return {"success": False, "message": message}
+    return value
 
 
 def _python_repr(body: str) -> Any:
     """Read the Python literal that the server answers where it did not understand what the client accepts."""
+    if len(body) > _LONGEST_REPR or body[:1] not in ("{", "["):
+        return None
     try:
-        return ast.literal_eval(body)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return decode(json.dumps(ast.literal_eval(body)))  # what JSON cannot express is no reply
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
 
 
 def refusal(endpoint: Endpoint, envelope: Envelope) -> errors.PandaError:
     """Classify an application failure, which arrives with HTTP status 200."""
-    message, code = envelope.message.strip(), envelope.data if isinstance(envelope.data, int) else None
+    message, code = envelope.message.strip(), envelope.data if type(envelope.data) is int else None
     kind = next((kind for pattern, kind in _REFUSALS if re.match(pattern, message)), None)
     kind = kind or _CODES.get(code or 0, errors.Refused)
     said: dict[str, Any] = {"endpoint": endpoint.path, "server_says": plain_text(message, 1000).rstrip(". ")}
@@ -190,7 +262,7 @@ def http_error(what: str, status: int, body: str, headers: Mapping[str, str]) ->
     text = plain_text(body).removeprefix("ERROR : ")
     kind, advice = _kind_of_status(status, text)
     if 300 <= status < 400:  # noqa: PLR2004 - the class of redirections
-        text = f"go to {headers.get('Location', 'another address')}"
+        text = plain_text(f"go to {headers.get('Location', 'another address')}")
     said: dict[str, Any] = {"endpoint": what, "server_says": text.rstrip(". "), "advice": advice}
     if issubclass(kind, errors.ServerError):
         return kind(f"HTTP {status}.", retry_after=_seconds(headers.get("Retry-After", "")), **said)
@@ -216,9 +288,13 @@ def _seconds(retry_after: str) -> float | None:
     """Read a ``Retry-After``, which is a number of seconds or a date."""
     with suppress(ValueError):
         return max(0.0, float(retry_after))
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, OverflowError, IndexError):
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
     return None
+
+
+_LONGEST_PAGE = 100_000
+"""Characters of a page that are looked at; the parser's time grows with their square at worst."""
 
 
 class _Text(HTMLParser):
@@ -235,10 +311,10 @@ def plain_text(body: str, limit: int = 300) -> str:
 
     :param limit: longest result, in characters.
     """
-    text = body
-    if body.lstrip().startswith("<"):
+    text = fit(body[:_LONGEST_PAGE])
+    if text.lstrip().startswith("<"):
         parser = _Text()
-        parser.feed(body)
+        parser.feed(text)
         text = " ".join(parser.parts)
     head, traceback, frames = text.partition("Traceback (most recent call last):")
     if traceback:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
-from types import UnionType
-from typing import Any, Self, get_args, get_origin
+from typing import Any, Self
 
 from panda_airflow.client.errors import ServerError
+from panda_airflow.client.records import ODD, Record, clean, convert, read_id, rows, shown
 
 Json = Any
 """A JSON value, with the server's datetime markers already turned into naive UTC ``datetime`` objects."""
@@ -56,7 +55,7 @@ class CommandReply:
     @classmethod
     def from_envelope(cls, envelope: Envelope) -> Self:
         """Read the return code and message of an accepted command."""
-        code = envelope.data if isinstance(envelope.data, int) else 0
+        code = envelope.data if type(envelope.data) is int else 0
         return cls(code, envelope.message)
 
 
@@ -76,11 +75,10 @@ class Submission:
     @classmethod
     def from_envelope(cls, envelope: Envelope) -> Self:
         """Read the JediTaskID, and the reactivation that only the message tells."""
-        if not isinstance(envelope.data, int):
-            raise ServerError(
-                f"a submission was accepted without a task ID: {envelope.data!r}", server_says=envelope.message
-            )
-        return cls(envelope.data, envelope.message.startswith("reactivation accepted"), envelope.message)
+        task_id, message = envelope.data, envelope.message
+        if type(task_id) is not int or named_task_id(message) not in (None, task_id):
+            raise ServerError(f"a submission was accepted without a task ID: {shown(task_id)}", server_says=message)
+        return cls(read_id(task_id), message.startswith("reactivation accepted"), message)
 
 
 @dataclass(frozen=True)
@@ -106,32 +104,14 @@ class CacheFile:
         return cls(host, name) if found == "FOUND" else cls()
 
 
-class Record:
-    """A frozen dataclass read from a JSON object; fields it does not name stay in ``raw``."""
-
-    @classmethod
-    def from_data(cls, data: Mapping[str, Json]) -> Self:
-        """Pick the declared fields by the server's names, text stripped, ``NULL`` and absent ones left out."""
-        values = {name: _clean(data[key]) for name, key in _declared(cls) if data.get(key) is not None}  # type: ignore[arg-type]
-        return cls(**(values | {"raw": dict(data)}))
-
-
-@cache
-def _declared(cls: Any) -> tuple[tuple[str, str], ...]:
-    """List the fields of a record with the server's names, once for the thousands that one answer may hold."""
-    return tuple((item.name, item.metadata.get("key", item.name)) for item in fields(cls))
-
-
-def _clean(value: Json) -> Json:
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
-    return "" if text == "NULL" else text
-
-
 def key(name: str, default: Json = None) -> Json:
     """Declare a field that the server spells differently."""
     return field(default=default, metadata={"key": name})
+
+
+def identity(name: str, *, required: bool = True) -> Json:
+    """Declare a field that holds an ID: 0 where there is none, unless it is required."""
+    return field(default=0, metadata={"key": name, "id": True, "required": required})
 
 
 @dataclass(frozen=True)
@@ -142,7 +122,7 @@ class TaskInfo(Record):
     ``state_change_time`` is true. ``attempt_nr`` counts the retries that JEDI has executed.
     """
 
-    task_id: int = key("jediTaskID", 0)
+    task_id: int = identity("jediTaskID")
     name: str = key("taskName", "")
     status: str = ""
     user_name: str = key("userName", "")
@@ -181,7 +161,7 @@ class Mark:
 class JobInfo(Record):
     """One job of a task, from ``task/get_job_descriptions`` and ``job/get_description``."""
 
-    panda_id: int = key("PandaID", 0)
+    panda_id: int = identity("PandaID", required=False)
     task_id: int = key("jediTaskID", 0)
     status: str = key("jobStatus", "")
     attempt_nr: int = key("attemptNr", 0)
@@ -197,10 +177,16 @@ class JobInfo(Record):
     def errors(self) -> list[tuple[str, int, str]]:
         """What went wrong, as (component, code, text), from the innermost component outwards."""
         return [
-            (part, int(code), _clean(self.raw.get(f"{part}ErrorDiag")) or "")
+            (part, code, str(clean(self.raw.get(f"{part}ErrorDiag")) or ""))
             for part in self.COMPONENTS
-            if (code := self.raw.get(f"{part}ErrorCode"))
+            if (code := _code(self.raw.get(f"{part}ErrorCode")))
         ]
+
+
+def _code(value: Json) -> int:
+    """Read an error code; what is no number is none."""
+    found = re.fullmatch(r"-?\d{1,18}", str(clean(value)))
+    return int(found.group()) if found else 0
 
 
 @dataclass(frozen=True)
@@ -241,7 +227,7 @@ class TaskRow(Record):
     ``modification_time`` is back-dated by JEDI while the task is active.
     """
 
-    task_id: int = key("jediTaskID", 0)
+    task_id: int = identity("jediTaskID")
     request_id: int = key("reqID", 0)
     name: str = key("taskName", "")
     status: str = ""
@@ -308,7 +294,8 @@ class DatasetFiles:
     def from_data(cls, data: Mapping[str, Json]) -> Self:
         """Read one item of the server's list."""
         dataset = data["dataset"]
-        return cls(dataset["id"], dataset["name"], [FileInfo.from_data(item) for item in data.get("files", [])])
+        files = [file for _, file in rows(FileInfo, enumerate(data.get("files") or []))]
+        return cls(convert(int, dataset["id"]), convert(str, dataset["name"]), files)
 
 
 @dataclass(frozen=True)
@@ -357,8 +344,8 @@ class AsyncResult:
         meta = envelope.extra.get("async_meta")
         if meta:
             message = meta.get("error_msg") or envelope.message
-            return cls(meta["status"], envelope.success, message, envelope.data)
-        status = envelope.data["overall_status"]
+            return cls(convert(str, meta["status"]), envelope.success, str(message), envelope.data)
+        status = convert(str, envelope.data["overall_status"])
         return cls(status, status == "complete", envelope.message, envelope.data["results"])
 
 
@@ -375,22 +362,6 @@ def parse(returns: Any, envelope: Envelope, path: str) -> Any:
     try:
         if hasattr(returns, "from_envelope"):
             return returns.from_envelope(envelope)
-        return _convert(returns, envelope.data)
-    except (TypeError, KeyError, ValueError) as wrong:
+        return convert(returns, envelope.data)
+    except ODD as wrong:
         raise ServerError(f"the reply has another shape: {wrong}.", endpoint=path) from wrong
-
-
-def _convert(kind: Any, data: Json) -> Any:
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin is UnionType:
-        return None if data is None else _convert(parts[0], data)
-    expected = dict if hasattr(kind, "from_data") else origin or kind
-    if kind is not Any and not isinstance(data, expected):
-        raise TypeError(f"expected {expected.__name__}, got {data!r:.200}")
-    if hasattr(kind, "from_data"):
-        return kind.from_data(data)
-    if origin is list:
-        return [_convert(parts[0], item) for item in data]
-    if origin is dict:
-        return {name: _convert(parts[1], item) for name, item in data.items()}
-    return data

@@ -16,20 +16,23 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
-import requests
-
 from panda_airflow.client import errors
+from panda_airflow.client.config import is_foreign
 from panda_airflow.client.envelope import plain_text
-from panda_airflow.client.network import explain
+from panda_airflow.client.network import ask
 from panda_airflow.client.reread import JUST_NOW, reread, stamp
 
 log = logging.getLogger(__name__)
 
 REFRESH_MARGIN = 300
 """A token with fewer seconds than this to live is refreshed, as panda-client does."""
+
+LONGEST_LOCK = 60.0
+"""Seconds to wait while another process refreshes the token."""
 
 GET_A_TOKEN = "Run pbook (panda-client) with PANDA_AUTH=oidc and sign in once to get a new token."  # noqa: S105
 
@@ -61,6 +64,19 @@ def refuse_expired(token: str, advice: str) -> None:
     if ends is not None and ends <= time.time():
         when = datetime.fromtimestamp(ends, UTC)
         raise errors.CredentialExpired(f"the token expired at {when:%Y-%m-%d %H:%M:%S} UTC.", advice=advice)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Stop before using a credential that somebody else may have put there.
+
+    :raises CredentialRefused: another user owns it, in a directory that all users share.
+    """
+    if is_foreign(path):
+        raise errors.CredentialRefused(
+            f"{path} belongs to another user, in a directory that all users share: it is not used.",
+            advice="Remove it, or name your own file elsewhere.",
+            hopeless=True,
+        )
 
 
 class TokenSource(Protocol):
@@ -127,6 +143,7 @@ class TokenFile:
             raise errors.CredentialRefused("the token has not changed.")
 
     def _read(self) -> str:
+        refuse_foreign(self.path)
         try:
             token = self.path.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
@@ -186,10 +203,11 @@ class TokenDirectory:
             return False
 
     def _read(self) -> dict[str, Any]:
+        refuse_foreign(self.path)
         try:
             stored: dict[str, Any] = json.loads(self.path.read_text())
             stored["id_token"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise errors.CredentialMissing(
                 f"{self.path} holds no token ({error!r}).", advice=GET_A_TOKEN, hopeless=False
             ) from None
@@ -228,32 +246,42 @@ class TokenDirectory:
     def _json(
         self, method: str, url: str, *, data: dict[str, Any] | None = None, wanted: str = "", verify: str | bool = True
     ) -> dict[str, Any]:
-        try:
-            reply = requests.request(
-                method, url, data=data, timeout=self.timeout, verify=verify, auth=lambda request: request
-            )
-        except requests.RequestException as error:
-            raise explain(error, url) from error
-        with suppress(ValueError):
-            found = reply.json()
-            if reply.ok and isinstance(found, dict) and wanted in {"", *found}:
+        status, body = ask(method, url, data or {}, self.timeout, verify=verify)
+        with suppress(ValueError, RecursionError):
+            found = json.loads(body)
+            if status == HTTPStatus.OK and isinstance(found, dict) and wanted in {"", *found}:
                 return found
-        kind = errors.ServerError if reply.status_code >= 500 else errors.CredentialExpired  # noqa: PLR2004
+        kind = errors.ServerError if status >= 500 else errors.CredentialExpired  # noqa: PLR2004
         raise kind(
-            f"the token in {self.path} cannot be refreshed: {url} answered HTTP {reply.status_code}.",
-            server_says="" if wanted and reply.ok else plain_text(reply.text),
+            f"the token in {self.path} cannot be refreshed: {url:.200} answered HTTP {status}.",
+            server_says="" if wanted and status == HTTPStatus.OK else plain_text(body),
             advice=GET_A_TOKEN,
         )
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keep other processes from spending the same refresh token."""
+        """Keep other processes from spending the same refresh token.
+
+        :raises NotDelivered: another one has been at it for too long.
+        """
         handle = os.open(self.directory / ".token.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            self._lock(handle)
             yield
         finally:
             os.close(handle)
+
+    def _lock(self, handle: int) -> None:
+        ends = time.monotonic() + LONGEST_LOCK
+        while True:
+            with suppress(BlockingIOError):
+                return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.monotonic() > ends:
+                raise errors.NotDelivered(
+                    f"another process has been refreshing the token in {self.path} for {LONGEST_LOCK:.0f} s.",
+                    advice=f"Try again; if it stays so, look who has locked {self.directory / '.token.lock'}.",
+                )
+            time.sleep(0.05)
 
     def _write(self, stored: dict[str, Any]) -> None:
         handle, temporary = tempfile.mkstemp(dir=self.directory, prefix=".token.")

@@ -11,26 +11,25 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from http import HTTPStatus
-from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 
 from panda_airflow.client import errors
 from panda_airflow.client.auth import Anonymous, Credential, credential_of
-from panda_airflow.client.config import ClientConfig
+from panda_airflow.client.config import ClientConfig, is_open
+from panda_airflow.client.connection import DOWNLOAD_LIMIT, JSON_LIMIT, TEXT_LIMIT, Trip, new_session, read
 from panda_airflow.client.endpoint import Arguments, Endpoint
 from panda_airflow.client.envelope import http_error, open_reply
 from panda_airflow.client.files import CHUNK, Partial, Progress
 from panda_airflow.client.models import Envelope
-from panda_airflow.client.network import failures, pin
+from panda_airflow.client.network import choose_address, failures, own_name
 from panda_airflow.client.reread import stamp
 from panda_airflow.client.retry import retrying
 from panda_airflow.client.wire import Parts, parts_of
@@ -38,7 +37,6 @@ from panda_airflow.client.wire import Parts, parts_of
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
-_THREADS = 32
 _NO_FILE = "Check the name and that {} is the machine that it was uploaded to."
 
 
@@ -47,28 +45,45 @@ def _warn_unverified(server: str) -> None:
     log.warning("PANDA_VERIFY_HOST is off: nobody checks that %s is the server it says it is", server)
 
 
-class _Session(requests.Session):
-    """Reads proxies and CA bundle from the environment once per machine; each time is a fifth of a short call."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._settings: dict[Any, Any] = {}
-
-    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        machine = "/".join(url.split("/", 3)[:3])
-        key = machine, stream, verify, cert
-        if key not in self._settings:
-            self._settings[key] = super().merge_environment_settings(machine, proxies, stream, verify, cert)
-        return self._settings[key]
+@lru_cache
+def _warn_open(server: str) -> None:
+    log.warning("the token goes to %s without TLS: everybody on the way can read it", server)
 
 
-def _new_session() -> requests.Session:
-    session = _Session()
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.headers.update({"Accept": "application/json", "User-Agent": "panda-airflow"})
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=_THREADS))
-    return session
+class _Machine:
+    """A server, or one machine behind its alias.
+
+    :param url: as configured, whose name the certificate must have.
+    :param address: of the machine, if one was chosen.
+    """
+
+    def __init__(self, url: str, address: str = "") -> None:
+        self.url = url
+        self.shown = url
+        """The URL for people and jobs."""
+        self.pinned = bool(address)
+        self.reached = _with_host(url, address) if address else url
+        """The URL that is connected to."""
+        self.headers = {"Host": urlsplit(url).netloc} if address else {}
+        self.session = self.new_session()
+
+    def new_session(self) -> requests.Session:
+        """Make a session that connects to it."""
+        return new_session(self.reached, urlsplit(self.url).hostname) if self.pinned else new_session()
+
+
+def _with_host(url: str, host: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
+
+
+@contextmanager
+def _session_for(endpoint: Endpoint, machine: _Machine) -> Iterator[requests.Session]:
+    if endpoint.idempotent:
+        yield machine.session
+    else:
+        with machine.new_session() as fresh:
+            yield fresh
 
 
 class Transport:
@@ -82,23 +97,55 @@ class Transport:
     def __init__(self, config: ClientConfig, sleep: Callable[[float], None] = time.sleep) -> None:
         config.validate()
         self._config = config
-        self._server = config.server
         self._sleep = sleep
         self._credential = credential_of(config)
-        self._session = _new_session()
+        self._server = _Machine(config.server)
         self._pinning = Lock()
-        self._cache = ""
+        self._pinned: _Machine | None = None
         if not config.verify_host:
             _warn_unverified(config.server)
+        for url in {config.server, config.cache} if config.auth == "oidc" else ():
+            if is_open(url):
+                _warn_open(url)
 
     @property
     def cache_url(self) -> str:
         """The machine that keeps the files of this client, chosen at the first look; see ``real_load_balancer``."""
+        return self._cache.shown
+
+    @property
+    def _cache(self) -> _Machine:
         with self._pinning:
-            if not self._cache:
-                cache = self._config.cache
-                self._cache = cache if self._config.real_load_balancer else pin(cache)
-            return self._cache
+            if not self._pinned:
+                self._pinned = self._choose_cache()
+            return self._pinned
+
+    def _choose_cache(self) -> _Machine:
+        """Choose one machine behind an alias, since each keeps its own files.
+
+        The token goes to its address, and only if its certificate is that of the alias. Jobs are told its own name if
+        the certificate is that of this name, too: anybody may claim a name for an address.
+        """
+        url = self._config.cache
+        address = "" if self._config.real_load_balancer else choose_address(url)
+        if not address:
+            return self._server if url == self._config.server else _Machine(url)
+        cache, name = _Machine(url, address), own_name(address)
+        if name and self._has_name(_with_host(url, name), address):
+            cache.shown = _with_host(url, name)
+        else:
+            log.warning("%s at %s has no certificate of its own name: jobs are told the alias", url, address)
+        return cache
+
+    def _has_name(self, url: str, address: str) -> bool:
+        """Whether the machine at an address is the one of this URL."""
+        machine = _Machine(url, address)
+        try:
+            with machine.session as session, self._failures(url, "the name of the cache", TEXT_LIMIT):
+                self._request(session, "GET", machine.reached, headers=machine.headers, auth=Anonymous()).close()
+        except (errors.TransportError, errors.ServerError):
+            return False
+        return True
 
     def send(self, endpoint: Endpoint, arguments: Arguments, progress: Progress | None = None) -> Envelope:
         """Send one call, again where that is harmless, and return the accepted envelope.
@@ -132,7 +179,9 @@ class Transport:
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        self._server.session.close()
+        if self._pinned:
+            self._pinned.session.close()
 
     def _repeat(self, attempt: Callable[[], R], *, idempotent: bool) -> R:
         config = self._config
@@ -157,47 +206,44 @@ class Transport:
         return self._credential
 
     def _once(self, endpoint: Endpoint, parts: Parts, credential: Credential) -> Envelope:
-        url = f"{self.cache_url if endpoint.upload else self._server}{endpoint.url_path}"
-        with self._session_for(endpoint) as session, failures(url, endpoint.path):
-            reply = self._request(
-                session,
-                endpoint.method,
-                url,
-                params=parts.query,
-                data=parts.body,
-                headers=parts.headers,
-                auth=credential,
-                cert=credential.cert,
-            )
-        return open_reply(endpoint, reply.status_code, reply.content.decode(errors="replace"), reply.headers)
+        machine = self._cache if endpoint.upload else self._server
+        how: dict[str, Any] = {"params": parts.query, "data": parts.body, "auth": credential, "cert": credential.cert}
+        how["headers"] = parts.headers | machine.headers
+        url = f"{machine.reached}{endpoint.url_path}"
+        with (
+            _session_for(endpoint, machine) as session,
+            self._failures(machine.url, endpoint.path, JSON_LIMIT),
+            self._request(session, endpoint.method, url, **how) as reply,
+        ):
+            limit = JSON_LIMIT if reply.status_code == HTTPStatus.OK else TEXT_LIMIT
+            body = read(reply, limit).decode(errors="replace")
+        return open_reply(endpoint, reply.status_code, body, reply.headers)
 
     def _request(self, session: requests.Session, method: str, url: str, **how: Any) -> requests.Response:
         """Send; a CA path that is given here wins over REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE."""
         config = self._config
-        timeout = (config.connect_timeout, config.read_timeout)
+        how |= {"timeout": (config.connect_timeout, config.read_timeout), "allow_redirects": False, "stream": True}
         try:
-            return session.request(method, url, verify=config.verify, timeout=timeout, allow_redirects=False, **how)
+            return session.request(method, url, verify=config.verify, **how)
         except requests.RequestException:
             raise
         except OSError as error:
             raise errors.ConfigError(f"a certificate file cannot be used: {error}.", hopeless=False) from error
 
-    @contextmanager
-    def _session_for(self, endpoint: Endpoint) -> Iterator[requests.Session]:
-        if endpoint.idempotent:
-            yield self._session
-        else:
-            with _new_session() as fresh:
-                yield fresh
+    def _failures(self, url: str, what: str, limit: int) -> AbstractContextManager[Trip]:
+        return failures(url, what, self._config.read_timeout, limit)
 
     def _fetch(self, name: str, partial: Partial) -> None:
-        what, url = f"cache/{name}", f"{self.cache_url}/cache/{quote(name)}"
-        headers = {"Accept": "*/*", "Accept-Encoding": "identity"} | partial.headers()
-        with failures(url, what):
-            reply = self._request(self._session, "GET", url, headers=headers, auth=Anonymous(), stream=True)
-        with reply, failures(url, what):
+        what, cache = f"cache/{name}", self._cache
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity"} | partial.headers() | cache.headers
+        url = f"{cache.reached}/cache/{quote(name)}"
+        with (
+            self._failures(cache.url, what, DOWNLOAD_LIMIT),
+            self._request(cache.session, "GET", url, headers=headers, auth=Anonymous()) as reply,
+        ):
             if reply.status_code == HTTPStatus.NOT_FOUND:
-                raise errors.NotFound("there is no such file.", endpoint=what, advice=_NO_FILE.format(self.cache_url))
+                raise errors.NotFound("there is no such file.", endpoint=what, advice=_NO_FILE.format(cache.shown))
             if reply.status_code not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-                raise http_error(what, reply.status_code, reply.text, reply.headers)
+                page = read(reply, TEXT_LIMIT).decode(errors="replace")
+                raise http_error(what, reply.status_code, page, reply.headers)
             partial.take(reply.status_code, reply.headers, reply.raw.stream(CHUNK, decode_content=False))

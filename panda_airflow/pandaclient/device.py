@@ -7,15 +7,14 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import requests
 
 from panda_airflow.client.config import ClientConfig
 from panda_airflow.client.envelope import plain_text
 from panda_airflow.client.errors import AuthError, CredentialRefused
-from panda_airflow.client.network import explain
+from panda_airflow.client.network import ask
 
 _SCOPE = "openid profile email offline_access"
 _WLCG = " wlcg wlcg.groups"
@@ -71,13 +70,10 @@ def _poll(url: str, asked: dict[str, str], begun: dict[str, Any], sleep: Callabl
 def _json(
     method: str, url: str, data: dict[str, str], wanted: tuple[str, ...], verify: str | bool = True
 ) -> dict[str, Any]:
-    try:
-        reply = requests.request(method, url, data=data, timeout=(10, 60), verify=verify, auth=lambda request: request)
-        found = reply.json()
-    except requests.JSONDecodeError:
-        found = None
-    except requests.RequestException as error:
-        raise explain(error, url) from error
+    found = None
+    status, body = ask(method, url, data, (10, 60), verify=verify)
+    with suppress(ValueError, RecursionError):
+        found = json.loads(body) if status < 300 or not wanted else None  # noqa: PLR2004 - the class of redirections
     if not isinstance(found, dict) or not all(name in found for name in wanted):
         raise AuthError(f"{url} does not say how to sign in.", advice="Check PANDA_AUTH_VO and the server URL.")
     return found

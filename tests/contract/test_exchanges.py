@@ -22,10 +22,10 @@ from panda_airflow.client.models import (
     CacheFile,
     CommandReply,
     DatasetFiles,
-    Record,
     Secrets,
     Submission,
 )
+from panda_airflow.client.records import Record
 from panda_airflow.client.session import PandaClient
 from tests.recorder import Recorder
 

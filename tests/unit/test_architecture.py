@@ -17,12 +17,13 @@ ALSO_ALLOWED = {"constraints.txt"}
 LONGEST_MODULE = 400
 LONGEST_FUNCTION = 50
 
-CORE = {"client.errors", "client.status", "client.models"}
+CORE = {"client.errors", "client.status", "client.models", "client.records"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "client.errors": set(),
     "client.status": {"client.errors"},
-    "client.models": {"client.errors"},
+    "client.records": set(),
+    "client.models": {"client.errors", "client.records"},
     "client.endpoint": CORE,
     "client.driver": CORE,
     "client.task_retry": CORE | {"client.driver"},

@@ -18,7 +18,6 @@ from panda_airflow.client.models import (
     Envelope,
     JobInfo,
     JobState,
-    Record,
     ServerView,
     Submission,
     TaskDigest,
@@ -27,6 +26,7 @@ from panda_airflow.client.models import (
     UserAttributes,
     named_task_id,
 )
+from panda_airflow.client.records import Record
 
 RECORDS: list[type[Record]] = Record.__subclasses__()
 

@@ -294,7 +294,7 @@ class TaskApi(ApiModule):
         :raises NotFound: unknown, not registered yet, or the server's database is down.
         """
 
-    @endpoint("GET", "task/get_parent_detailed_info", idempotent=True)
+    @endpoint("GET", "task/get_parent_detailed_info", idempotent=True, same_task=False)
     def get_parent_detailed_info(self, task_id: int) -> TaskInfo:
         """Read status, times, progress and error dialog of the parent of a task.
 
