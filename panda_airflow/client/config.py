@@ -7,11 +7,15 @@ of the Airflow connection are made of. Precedence: argument > environment > defa
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
+import re
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
+from types import NoneType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -23,6 +27,9 @@ CERN_CACHE = "https://pandacache.cern.ch"
 GRID_CA_DIRECTORY = Path("/etc/grid-security/certificates")
 TOPICS = ("/topic/", "/exchange/")
 AUTH_METHODS = ("oidc", "x509_no_grid", "voms", "x509")
+
+LONGEST_TIME = 86400
+"""Seconds of a time limit, at most."""
 
 TOKEN_SOURCES = ("token", "token_file", "config_root")
 """Ways to give a token, of which the first that is given counts."""
@@ -193,6 +200,15 @@ class ClientConfig:
         default="", repr=False, metadata=_about("Password at the broker", "The password of that user.", secret=True)
     )
 
+    def __post_init__(self) -> None:
+        """Read what is given as text, and refuse what is of another type.
+
+        :raises ConfigError: names the setting.
+        """
+        for item in fields(self):
+            value = getattr(self, item.name)
+            object.__setattr__(self, item.name, _typed(item, _convert(type(self), item.name, value)))
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
         """Read the variables that PanDA users already have.
@@ -202,11 +218,12 @@ class ClientConfig:
         :raises ConfigError: a value cannot be read, or a field does not exist.
         """
         given = {name: value for name, value in overrides.items() if value is not None}
-        unknown = given.keys() - {item.name for item in fields(cls)}
-        if unknown:
-            raise ConfigError(f"there is no setting called {', '.join(sorted(unknown))}.")
+        known = [item.name for item in fields(cls)]
+        for name in given.keys() - set(known):
+            near = get_close_matches(str(name), known, 1)
+            raise ConfigError(f"there is no setting called {name}{f'; did you mean {near[0]}' if near else ''}.")
         texts = _from_environment(os.environ if environ is None else environ, given)
-        return cls(**{name: _convert(cls, name, value) for name, value in (texts | given).items()})
+        return cls(**(texts | given))
 
     @property
     def server(self) -> str:
@@ -270,14 +287,23 @@ class ClientConfig:
         if self.auth not in AUTH_METHODS:
             raise ConfigError(f"PANDA_AUTH is {self.auth!r}; it must be one of {', '.join(AUTH_METHODS)}.")
         if self.auth == "oidc" and not self.vo:
-            raise ConfigError("PANDA_AUTH is oidc but the VO is not given; set PANDA_AUTH_VO.")
+            raise ConfigError("PANDA_AUTH is oidc but the VO is not given; set PANDA_AUTH_VO, or vo in the connection.")
         if self.auth != "oidc" and not self.server.startswith("https://"):
-            raise ConfigError(f"X.509 needs https, the server is {self.server}; set PANDA_URL_SSL or PANDA_AUTH=oidc.")
+            raise ConfigError(
+                f"X.509 needs https, the server is {self.server}; set PANDA_URL_SSL (url_ssl) or PANDA_AUTH=oidc."
+            )
         reread(lambda: _readable(self.ca, "X509_CERT_DIR"))
         reread(lambda: _readable(self.token_file, "OIDC_AUTH_TOKEN_FILE"))
+        self._validate_limits()
+
+    def _validate_limits(self) -> None:
         for name in ("connect_timeout", "read_timeout", "attempts"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be greater than 0.")
+            if not 0 < getattr(self, name) <= LONGEST_TIME:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}; it must be greater than 0, {LONGEST_TIME} at most."
+                )
+        if not 0 <= self.retry_budget < math.inf:
+            raise ConfigError(f"retry_budget is {self.retry_budget}; it must be 0 or more.")
 
 
 def _from_environment(environ: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -303,9 +329,31 @@ def _convert(cls: type[ClientConfig], name: str, value: Any) -> Any:
         raise ConfigError(f"{_name(item)} is {value!r}: {error}.") from error
 
 
+_UNFIT = re.compile("[\x00-\x1f\x7f]")
+_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "str": (str, "a text"),
+    "bool": (bool, "true or false"),
+    "int": (int, "a whole number"),
+    "float": ((float, int), "a number"),
+    "Path | None": ((Path, NoneType), "a path"),
+}
+"""By its annotation, what a field holds."""
+
+
+def _typed(item: Field[Any], value: Any) -> Any:
+    """Check the type of a value, which may come from JSON, and that a text fits into a header."""
+    kind, what = _TYPES[str(item.type)]
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{_name(item)} must be {what}, not a {type(value).__name__}.")
+    if isinstance(value, str) and _UNFIT.search(value.strip() if item.metadata["secret"] else value):
+        raise ConfigError(f"{_name(item)} holds a line break or another control character.")
+    return value
+
+
 def _name(item: Field[Any]) -> str:
-    """Name a field as its user knows it: by its environment variable."""
-    return next(iter(item.metadata["env"]), item.name)
+    """Name a field as its users know it: by its environment variable, and by its own name in a connection."""
+    variable = next(iter(item.metadata["env"]), "")
+    return f"{variable} ({item.name})" if variable else item.name
 
 
 def _origin(url: str, name: str = "the URL", schemes: tuple[str, ...] = ("https", "http")) -> str:

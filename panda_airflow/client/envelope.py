@@ -214,9 +214,18 @@ def refusal(endpoint: Endpoint, envelope: Envelope) -> errors.PandaError:
     if issubclass(kind, errors.PermissionDenied) and re.match(r"production or pilot role|no production", message):
         said["advice"] = _ASK_FOR_ROLE
     if issubclass(kind, errors.Refused):
-        return kind("the server refused.", code=code, **said)
+        about_task = "task_id" in endpoint.signature.parameters
+        return kind("the server refused.", code=code, advice="" if about_task else _OTHERWISE.get(kind, ""), **said)
     return kind("the server did not carry out the request.", advice=_ADVICE.get(kind, ""), **said)
 
+
+CHECK_ID = "Check the ID or name; the server says the same while its database is down."
+
+_OTHERWISE: dict[type[errors.PandaError], str] = {
+    errors.NotFound: CHECK_ID,
+    errors.PermissionDenied: "Use the identity that it belongs to, or one with the production role.",
+}
+"""Advice where it is not about a task, which might be too new."""
 
 _ADVICE: dict[type[errors.PandaError], str] = {
     errors.CredentialMissing: "Give a token (PANDA_AUTH=oidc) or a grid proxy (X509_USER_PROXY).",

@@ -10,9 +10,10 @@ from typing import Any
 
 from panda_airflow.client.api.idds import IddsApi
 from panda_airflow.client.endpoint import REGISTRY, Endpoint
-from panda_airflow.client.envelope import encode, refusal
-from panda_airflow.client.errors import ConfigError, InvalidArgument, PandaError
+from panda_airflow.client.envelope import CHECK_ID, encode, refusal
+from panda_airflow.client.errors import ConfigError, InvalidArgument, NotFound, PandaError, ServerError, UsageError
 from panda_airflow.client.models import Envelope, Json
+from panda_airflow.client.records import is_id, shown
 
 Dumper = Callable[[Any], str]
 Loader = Callable[[str], Any]
@@ -67,13 +68,19 @@ class Idds(IddsApi):
         :param json_outputs: ask for values instead of formatted text.
         :param legacy: take the legacy route.
         :param kwargs: further arguments of the command.
+        :raises UsageError: the request ID is none.
         :raises PermissionDenied: another user's request.
         :raises NotFound: there is no such request.
         :raises InvalidArgument: the command is unsupported.
         :raises Refused: iDDS, or the way to it, failed.
         """
+        if not is_id(request_id):
+            raise UsageError(f"request_id must be an ID, not {shown(request_id)}; nothing was sent.")
         result = self.execute(command, {"request_id": request_id} | kwargs, json_outputs=json_outputs, legacy=legacy)
-        return open_result(EXECUTE, result)
+        opened = open_result(EXECUTE, result)
+        if command == "get_status" and _is_empty(opened):
+            raise NotFound(f"iDDS has no request {request_id}.", endpoint=EXECUTE.path, advice=CHECK_ID)
+        return opened
 
     def relay(
         self,
@@ -164,12 +171,29 @@ def open_result(endpoint: Endpoint, result: Json) -> Json:
         case [int(status), str(message)] if endpoint is EXECUTE:
             return _verdict(endpoint, {"status": status, "message": message})
         case [[int(), {"message": _, "status": int()}], *_]:
-            return [_verdict(endpoint, verdict) for _, verdict in result]
+            return [_verdict(endpoint, verdict) for verdict in _verdicts(endpoint, result)]
     return result
+
+
+def _is_empty(result: Json) -> bool:
+    """Whether a look found no request: an empty list, or a table without a row below its rule."""
+    if not isinstance(result, str):
+        return result in ([], {}, None)
+    _, rule, body = result.partition("---")
+    return bool(rule) and not body.strip("- \n")
 
 
 def _failure(endpoint: Endpoint, message: Json) -> PandaError:
     return refusal(endpoint, Envelope(success=False, message=str(message)))
+
+
+def _verdicts(endpoint: Endpoint, result: Json) -> list[dict[str, Any]]:
+    for item in result:
+        match item:
+            case [int(), {"message": _, "status": int()}]:
+                continue
+        raise ServerError(f"iDDS answers in another way: {shown(item)}", endpoint=endpoint.path)
+    return [verdict for _, verdict in result]
 
 
 def _verdict(endpoint: Endpoint, verdict: dict[str, Any]) -> str:

@@ -8,14 +8,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
+from panda_airflow.client.envelope import CHECK_ID, fit
 from panda_airflow.client.errors import NotFound, ServerError, UsageError
 from panda_airflow.client.models import Mark
 from panda_airflow.client.polling import Finding, PollPlan
+from panda_airflow.client.records import ODD, read_id, shown
 from panda_airflow.client.report import job_errors
 from panda_airflow.client.session import PandaClient
 from panda_airflow.client.status import check_statuses
+
+T = TypeVar("T")
 
 JOB_FINAL = frozenset({"finished", "failed", "cancelled", "closed"})
 """Statuses that a job never leaves."""
@@ -64,8 +68,8 @@ def panda_ids(value: object) -> list[int]:
     try:
         plain = json.loads(value) if isinstance(value, str) else value
         items: list[Any] = list(plain) if isinstance(plain, list | tuple) else [plain]
-        ids = [int(item) for item in items]
-    except (TypeError, ValueError) as error:
+        ids = [read_id(item) for item in items]
+    except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"these are no PandaIDs: {value!r:.100}") from error
     if not ids:
         raise UsageError("no PandaID was given.")
@@ -74,13 +78,22 @@ def panda_ids(value: object) -> list[int]:
 
 def _job_statuses(client: PandaClient, job_ids: list[int]) -> dict[int, str]:
     states = client.job.get_status(job_ids)
-    found = {job_id: state.status for job_id, state in zip(job_ids, states, strict=True)}
+    found = {job_id: state.status for job_id, state in _paired(job_ids, states)}
     if unknown := [job_id for job_id, status in found.items() if status == "unknown"]:
         archived = client.job.get_description_incl_archive(unknown)
-        found |= {job_id: job.status for job_id, job in zip(unknown, archived, strict=True) if job}
+        found |= {job_id: job.status for job_id, job in _paired(unknown, archived) if job}
     if missing := [job_id for job_id, status in found.items() if status == "unknown"]:
-        raise NotFound(f"no job has the PandaID {', '.join(map(str, missing))}.", endpoint="job/get_status")
+        raise NotFound(
+            f"no job has the PandaID {', '.join(map(str, missing))}.", endpoint="job/get_status", advice=CHECK_ID
+        )
     return found
+
+
+def _paired(job_ids: list[int], answers: list[T]) -> list[tuple[int, T]]:
+    """Give each job its answer, which comes in the order asked."""
+    if len(job_ids) != len(answers):
+        raise ServerError(f"the server answered about {len(answers)} jobs, not about {len(job_ids)}.")
+    return list(zip(job_ids, answers, strict=True))
 
 
 def look_at_server(client: PandaClient) -> Finding:
@@ -109,7 +122,7 @@ def look_at_recovery(
 def _read_cache(client: PandaClient, name: str) -> str:
     with TemporaryDirectory() as folder:
         try:
-            return client.download(name, Path(folder)).read_text(errors="replace")
+            return fit(client.download(name, Path(folder)).read_text(errors="replace"))
         except NotFound:
             return ""
 
@@ -142,15 +155,15 @@ def look_at_request(client: PandaClient, request_id: int, statuses: Sequence[str
     """
     requests = client.idds.call("get_requests", manager=True, json_outputs=True, request_id=request_id)
     if not requests:
-        raise NotFound(f"iDDS has no request {request_id}.", endpoint="idds/relay_idds_command")
+        raise NotFound(f"iDDS has no request {request_id}.", endpoint="idds/relay_idds_command", advice=CHECK_ID)
     try:
-        request, status = requests[0], _status_name(requests[0]["status"])
-    except (KeyError, TypeError) as error:
-        raise ServerError(f"iDDS describes request {request_id} in another way: {requests!r:.200}") from error
+        status, said = _status_name(requests[0]["status"]), requests[0].get("errors") or ""
+    except ODD as error:
+        raise ServerError(f"iDDS describes request {request_id} in another way: {shown(requests)}") from error
     if status in statuses:
         return Finding("ended", "", {"request_id": request_id, "status": status})
     if status in REQUEST_FINAL:
-        return Finding("failed", f"It is {status}. {request.get('errors') or ''}".strip())
+        return Finding("failed", f"It is {status}. {said}".strip())
     return Finding("", f"iDDS request {request_id} is {status}.")
 
 

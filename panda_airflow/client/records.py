@@ -84,13 +84,18 @@ def clean(value: Json) -> Json:
     return "" if text == "NULL" else text
 
 
+def is_id(value: object) -> bool:
+    """Whether a value can be an ID."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_ID
+
+
 def read_id(value: Json) -> int:
     """Read an ID.
 
     :raises TypeError: it is none.
     """
     number = _read_int(value)
-    if not 0 < number <= LARGEST_ID:
+    if not is_id(number):
         raise TypeError(f"{shown(value)} is no ID")
     return number
 

@@ -26,6 +26,8 @@ def worth_repeating(error: BaseException, *, idempotent: bool) -> bool:
     """
     if isinstance(error, NotDelivered):
         return True
+    if isinstance(error, ServerError) and error.hopeless:
+        return False
     if isinstance(error, ServerError) and (error.retry_after or 0.0) > LONGEST_WAIT:
         return False  # whoever waits for days has time to do as the server asks
     return idempotent and isinstance(error, TransportError | ServerError)

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from panda_airflow.client.endpoint import Arguments, Endpoint
 from panda_airflow.client.envelope import encode, naive_utc
 from panda_airflow.client.errors import UsageError
 from panda_airflow.client.files import CHUNK, Progress
+from panda_airflow.client.records import LARGEST_ID, is_id, shown
 
 
 class Multipart:
@@ -76,6 +77,7 @@ def parts_of(endpoint: Endpoint, arguments: Arguments, progress: Progress | None
     :param progress: hears how much of an uploaded file is on its way.
     :raises UsageError: an argument has no JSON form, or its file cannot be read; nothing was sent.
     """
+    _check_numbers(endpoint, arguments)
     if endpoint.upload:
         return _file(endpoint, Path(arguments[endpoint.upload]), progress)
     if endpoint.method == "GET":
@@ -84,6 +86,31 @@ def parts_of(endpoint: Endpoint, arguments: Arguments, progress: Progress | None
     if endpoint.legacy:
         body = gzip.compress(body)
     return Parts(body=body, headers={"Content-Type": "application/json"})
+
+
+IDS = frozenset({"task_id", "jedi_task_id", "parent_tid", "task_id_list", "job_id", "job_ids", "request_id"})
+"""Parameters that are IDs."""
+
+
+def _check_numbers(endpoint: Endpoint, arguments: Arguments) -> None:
+    """Refuse what is no number where one belongs: a process of the server loops for ever over an ID that is ``true``.
+
+    Text is left to the server, which reads digits in a query.
+    """
+    for name, value in arguments.items():
+        kind = endpoint.types.get(name)
+        if kind is int or int in get_args(kind):
+            for item in value if isinstance(value, list | tuple) else [value]:
+                _check_number(endpoint, name, item)
+
+
+def _check_number(endpoint: Endpoint, name: str, value: object) -> None:
+    if isinstance(value, str) or (value is None and endpoint.signature.parameters[name].default is None):
+        return
+    is_number = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_ID
+    if not is_number or (name in IDS and not is_id(value)):
+        what = "an ID" if name in IDS else "a whole number"
+        raise UsageError(f"{name} must be {what}, not {shown(value)}; nothing was sent.", endpoint=endpoint.path)
 
 
 def _file(endpoint: Endpoint, file: Path, progress: Progress | None) -> Parts:

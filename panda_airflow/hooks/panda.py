@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from panda_airflow.client import ClientConfig, ConnectionMissing, PandaClient, PandaError
+from panda_airflow.client import ClientConfig, ConfigError, ConnectionMissing, PandaClient, PandaError
 
 
 class PandaHook(BaseHook):
@@ -78,7 +78,10 @@ def config_from_connection(connection: Any) -> ClientConfig:
 
     :raises ConfigError: the extra holds a field that does not exist, or the values cannot work.
     """
-    values = {name: value for name, value in connection.extra_dejson.items() if value not in (None, "")}
+    extra = connection.extra_dejson
+    if not isinstance(extra, dict):
+        raise ConfigError(f"the extra of the connection must be a JSON object, not a {type(extra).__name__}.")
+    values = {name: value for name, value in extra.items() if value not in (None, "")}
     if connection.host:
         scheme, _, host = connection.host.rpartition("://")
         scheme = scheme or connection.schema or "https"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from airflow.sdk import BaseOperator
 
 from panda_airflow.client import PandaClient, UsageError
+from panda_airflow.client.records import is_id
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.policies.retry import PandaRetryPolicy
 
@@ -19,9 +21,10 @@ def read_task_id(value: object) -> int:
     :raises UsageError: it is none of these.
     """
     given = value.get("task_id") if isinstance(value, dict) else value
-    if isinstance(given, bool) or not str(given).strip().isdecimal():
+    number = int(given) if isinstance(given, str) and re.fullmatch(r"\s*[0-9]{1,19}\s*", given) else given
+    if not is_id(number):
         raise UsageError(f"jedi_task_id must be a JediTaskID, not {value!r:.80}; check what the template yields.")
-    return int(str(given))
+    return cast(int, number)
 
 
 class PandaStep(BaseOperator):

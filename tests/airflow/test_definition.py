@@ -140,6 +140,10 @@ def test_a_bad_file_is_known_when_airflow_reads_the_dag(
     assert re.search(said, error)
 
 
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+MERGED = "a0: &a0 {k: v}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -152,6 +156,21 @@ def test_a_bad_file_is_known_when_airflow_reads_the_dag(
         ("since: 2026-13-41", "month must be in"),
         ("vo: !!python/name:os.system", "could not determine a constructor"),
         ("", "not NoneType"),
+        ('{"vo": "a", "log": {"x": 1, "x": 2}}', "the key 'x' is there twice"),
+        ("vo: a\nsite: b\nvo: c", "the key 'vo' is there twice"),
+        ("vo: a\n'vo': c", "the key 'vo' is there twice"),
+        ('{"vo": "\\ud800"}', "the text in vo holds a NUL, or half of a surrogate pair"),
+        ('{"log": {"a\\u0000": 1}}', "the text in a key of log holds a NUL"),
+        ('{"a": ' + "[" * 101 + "]" * 101 + "}", "nested more than 100 levels deep"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "recursion"),
+        ("a: " + "[" * 101 + "]" * 101, "nested more than 100 levels deep"),
+        ("a: &a [*a]", "nested more than 100 levels deep"),
+        (BOMB, "more than 1000000 values, aliases counted each time"),
+        (MERGED, "more than 1000000 values, aliases counted each time"),
+        ("a: " + "x" * 1_000_000, "1000003 characters, and 1000000 are read at most"),
+        ("a: !!int ''", "cannot be read as task parameters"),
+        ("a: !!bool maybe", "cannot be read as task parameters"),
+        ("a: !!timestamp x", "cannot be read as task parameters"),
     ],
 )
 def test_text_that_is_no_task_parameters_is_refused_with_the_reason(text: str, said: str) -> None:
@@ -159,14 +178,21 @@ def test_text_that_is_no_task_parameters_is_refused_with_the_reason(text: str, s
         read_parameters(text)
 
 
+def test_anchors_and_merged_keys_are_read() -> None:
+    text = "base: &base {site: CERN, vo: atlas}\none:\n  <<: *base\n  vo: wlcg\ntwo: *base\n"
+    read = read_parameters(text, "fit.yaml")
+    assert (read["one"], read["two"]) == ({"site": "CERN", "vo": "wlcg"}, {"site": "CERN", "vo": "atlas"})
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda values: st.lists(values) | st.dictionaries(texts, values),
     max_leaves=8,
 )
 
 
-@given(st.dictionaries(st.text(), json_values))
+@given(st.dictionaries(texts, json_values))
 def test_json_and_yaml_say_the_same(parameters: dict[str, Any]) -> None:
     assert read_parameters(json.dumps(parameters)) == parameters
     assert read_parameters(yaml.safe_dump(parameters), "fit.yaml") == parameters

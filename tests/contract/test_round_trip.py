@@ -90,7 +90,9 @@ def arguments_of(draw: st.DrawFn, endpoint: Endpoint) -> dict[str, Any]:
     parameters = endpoint.signature.parameters.values()
     given = [item.name for item in parameters if item.default is item.empty or draw(st.booleans())]
     drawn = {name: draw(values(endpoint.types[name])) for name in given}
-    return drawn | ({"task_parameters": drawn["task_parameters"] | TASK} if "task_parameters" in drawn else {})
+    if "task_parameters" in drawn:
+        drawn["task_parameters"] |= TASK
+    return drawn | ({"use_email_as_id": False} if endpoint.path == "job/kill" else {})
 
 
 @st.composite

@@ -75,15 +75,28 @@ def test_defaults_are_the_servers_at_cern_and_no_other_server_shares_their_cache
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"url_ssl": "host:25443"}, "PANDA_URL_SSL must look like https://host:port, not 'host:25443'."),
-        ({"url_ssl": "https://host:port"}, "PANDA_URL_SSL is not a URL"),
-        ({"cache_url": "ftp://u:secret@host"}, "PANDACACHE_URL must look like https://host:port, not 'host'."),
+        ({"url_ssl": "host:25443"}, "PANDA_URL_SSL (url_ssl) must look like https://host:port, not 'host:25443'."),
+        ({"url_ssl": "https://host:port"}, "PANDA_URL_SSL (url_ssl) is not a URL"),
+        (
+            {"cache_url": "ftp://u:secret@host"},
+            "PANDACACHE_URL (cache_url) must look like https://host:port, not 'host'.",
+        ),
         ({"auth": "kerberos"}, "PANDA_AUTH is 'kerberos'; it must be one of oidc, x509_no_grid, voms, x509."),
-        ({"auth": "oidc"}, "PANDA_AUTH is oidc but the VO is not given; set PANDA_AUTH_VO."),
+        ({"auth": "oidc"}, "PANDA_AUTH is oidc but the VO is not given; set PANDA_AUTH_VO, or vo in the connection."),
         ({"url_ssl": "http://host"}, "X.509 needs https, the server is http://host"),
         ({"ca": Path("/nosuch")}, "X509_CERT_DIR names /nosuch, which does not exist or cannot be read."),
         ({"token_file": Path("/nosuch")}, "OIDC_AUTH_TOKEN_FILE names /nosuch"),
-        ({"attempts": 0}, "attempts is 0; it must be greater than 0."),
+        ({"attempts": 0}, "attempts is 0; it must be greater than 0, 86400 at most."),
+        ({"read_timeout": float("nan")}, "read_timeout is nan"),
+        ({"connect_timeout": 1e300}, "connect_timeout is 1e+300"),
+        ({"retry_budget": float("inf")}, "retry_budget is inf"),
+        ({"ca": True}, "X509_CERT_DIR (ca) must be a path, not a bool."),
+        ({"attempts": True}, "attempts must be a whole number, not a bool."),
+        ({"attempts": 2.5}, "attempts must be a whole number, not a float."),
+        ({"production": 1}, "production must be true or false, not a int."),
+        ({"push_password": 1234}, "push_password must be a text, not a int."),
+        ({"vo": "wlcg\r\nX-Role: admin"}, "PANDA_AUTH_VO (vo) holds a line break or another control character."),
+        ({"token": "a.b\nc"}, "PANDA_AUTH_ID_TOKEN (token) holds a line break or another control character."),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_sent(settings: dict[str, Any], says: str) -> None:
@@ -105,12 +118,20 @@ def test_with_the_production_role_tasks_are_taken_for_production(settings: dict[
     [
         ({"attempts": "many"}, "attempts is 'many'"),
         ({"production": "perhaps"}, "production is 'perhaps': it must be on or off"),
-        ({"urll": "x"}, "there is no setting called urll."),
+        ({"urll": "x"}, "there is no setting called urll; did you mean url."),
+        ({"pushurl": "x"}, "there is no setting called pushurl; did you mean push_url."),
+        ({"%%%": "x"}, "there is no setting called %%%."),
     ],
 )
 def test_what_cannot_be_read_is_named(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         ClientConfig.from_env({}, **settings)
+
+
+def test_a_path_or_a_number_may_be_given_as_text() -> None:
+    config = ClientConfig(proxy="/proxies/bob", token_file="~/token", attempts="3", verify_host="off")  # type: ignore[arg-type]
+    assert (config.proxy_path, config.token_file) == (Path("/proxies/bob"), Path.home() / "token")
+    assert (config.attempts, config.verify) == (3, False)
 
 
 def test_every_setting_is_documented_and_secrets_stay_out_of_sight() -> None:

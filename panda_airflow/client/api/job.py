@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from panda_airflow.client.endpoint import ApiModule, endpoint
+from panda_airflow.client.endpoint import ApiModule, Arguments, endpoint
+from panda_airflow.client.errors import UsageError
 from panda_airflow.client.models import Envelope, JobInfo, JobState, Json
+
+
+def refuse_email(arguments: Arguments) -> None:
+    """Stop before a call that the server answers with an error of its own.
+
+    :raises UsageError: owners are to be compared by e-mail address; nothing was sent.
+    """
+    if arguments.get("use_email_as_id"):
+        raise UsageError("panda-server up to 1.0.4 cannot compare owners by e-mail address; nothing was sent.")
 
 
 def debug_mode_set(envelope: Envelope) -> bool:
@@ -57,7 +67,7 @@ class JobApi(ApiModule):
         :raises Refused: the job is not found in that time.
         """
 
-    @endpoint("POST", "job/kill", idempotent=True)
+    @endpoint("POST", "job/kill", idempotent=True, check=refuse_email)
     def kill(
         self,
         job_ids: list[int],
@@ -71,9 +81,10 @@ class JobApi(ApiModule):
 
         :param job_ids: PandaIDs.
         :param code: why, such as 2 (expired), 3 (aborted), 9 (by force), 91 and 99 (by force, production role).
-        :param use_email_as_id: compare owners by e-mail address.
+        :param use_email_as_id: compare owners by e-mail address; panda-server 1.0.4 always fails then.
         :param kill_options: ``keepUnmerged``, ``jobSubStatus=...``.
         :return: whether each kill was accepted, in the order asked.
+        :raises UsageError: owners are to be compared by e-mail address; nothing was sent.
         """
 
     # A repeat would move jobs again that the first request has sent on their way.
