@@ -28,6 +28,7 @@ GRID_CA_DIRECTORY = Path("/etc/grid-security/certificates")
 TOPICS = ("/topic/", "/exchange/")
 AUTH_METHODS = ("oidc", "x509_no_grid", "voms", "x509")
 
+ROOT = 0
 LONGEST_TIME = 86400
 """Seconds of a time limit, at most."""
 
@@ -390,7 +391,7 @@ def is_foreign(path: Path) -> bool:
         owners = {path.lstat().st_uid, path.stat().st_uid}
     except OSError:
         return False  # whoever reads it says what is wrong
-    return bool(shared) and not owners <= {0, os.geteuid()}
+    return bool(shared) and not owners <= {ROOT, os.geteuid()}
 
 
 def _pushed(url: str, destination: str) -> None:

@@ -185,7 +185,10 @@ class _Adapter(HTTPAdapter):
 
 
 class _Session(requests.Session):
-    """Reads proxies and CA bundle from the environment once per machine; each time is a fifth of a short call."""
+    """Reads proxies and CA bundle from the environment once per machine; each time is a fifth of a short call.
+
+    It follows no redirection and does not even read where it goes, which may be no URL.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,6 +200,9 @@ class _Session(requests.Session):
         if key not in self._settings:
             self._settings[key] = super().merge_environment_settings(machine, proxies, stream, verify, cert)
         return self._settings[key]
+
+    def get_redirect_target(self, resp: Any) -> None:  # noqa: ARG002 - as the base class has it
+        return None
 
 
 def new_session(url: str = "", name: str | None = None) -> requests.Session:

@@ -167,18 +167,19 @@ def rows(kind: Any, items: Iterable[tuple[K, Json]]) -> list[tuple[K, Any]]:
     :param items: name or place of each row, and what it holds.
     :raises TypeError: a row that is no record is odd, or all are.
     """
-    found, odd = list[tuple[K, Any]](), list[Exception]()
+    found, odd, good = list[tuple[K, Any]](), list[Exception](), 0
     record = get_args(kind)[0] if get_origin(kind) is UnionType else kind
     for place, item in items:
         try:
             found.append((place, convert(kind, item)))
+            good += 1
         except ODD as wrong:
             odd.append(wrong)
             if not hasattr(record, "from_data"):
                 raise
             if _has_no_id(record):
                 found.append((place, record()))
-    if odd and len(odd) >= len(found):
+    if odd and not good:
         raise odd[0]
     if odd:
         log.warning("%d rows of the answer cannot be read as %s, such as: %s", len(odd), record.__name__, odd[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import socketserver
 import ssl
@@ -12,9 +13,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-Answer = bytes | Callable[[], bytes]
-CLOSE, RESET, HANG = b"close", b"reset", b"hang"
-"""Answers that are none: close the connection, reset it, keep it open and say nothing."""
+Answer = bytes | Callable[[], bytes | Iterator[bytes]]
+CLOSE, RESET, HANG, BENEATH = b"close", b"reset", b"hang", b"beneath"
+"""Answers that are none: close the connection, reset it, keep it open and say nothing, speak plainly beneath TLS."""
 
 
 def reply(body: str | bytes, status: str = "200 OK", **headers: str) -> bytes:
@@ -48,7 +49,7 @@ class Rude:
     connections: int = 0
     stopping: threading.Event = field(default_factory=threading.Event)
 
-    def next_answer(self) -> bytes:
+    def next_answer(self) -> bytes | Iterator[bytes]:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return answer() if callable(answer) else answer
 
@@ -66,6 +67,12 @@ class _Handler(socketserver.StreamRequestHandler):
         while (request := self._read()) is not None:
             rude.requests.append(request)
             answer = rude.next_answer()
+            if not isinstance(answer, bytes):
+                self._drip(answer)
+                return
+            if answer == BENEATH:
+                os.write(self.connection.fileno(), reply("go away", "400 Bad Request"))
+                return
             if answer == HANG:
                 rude.stopping.wait(10)
             if answer == RESET:
@@ -75,6 +82,11 @@ class _Handler(socketserver.StreamRequestHandler):
             self.wfile.write(answer)
             if not answer.startswith(b"HTTP/1.1") or b"Connection: close" in answer:
                 return
+
+    def _drip(self, pieces: Iterator[bytes]) -> None:
+        with suppress(OSError):
+            for piece in pieces:
+                self.wfile.write(piece)
 
     def _read(self) -> Request | None:
         with suppress(OSError):

@@ -138,8 +138,8 @@ def test_connections_are_kept_alive_but_not_for_what_must_not_be_repeated(client
 def test_threads_share_a_client(clients: Clients) -> None:
     with serve() as rude, ThreadPoolExecutor(8) as pool:
         client = clients(rude, read_timeout=5)
-        assert set(pool.map(client.task.get_status, range(200))) == {"done"}
-        assert {request.target.split("=")[1] for request in rude.requests} == {str(n) for n in range(200)}
+        assert set(pool.map(client.task.get_status, range(1, 201))) == {"done"}
+        assert {request.target.split("=")[1] for request in rude.requests} == {str(n) for n in range(1, 201)}
         assert rude.connections <= 8
 
 
@@ -439,13 +439,6 @@ class TestTls:
         assert rude.connections == 0
 
 
-def resolve_to(monkeypatch: pytest.MonkeyPatch, names: dict[str, str]) -> None:
-    """Let every alias stand for machines of these addresses and names."""
-    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)) for address in names]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
-    monkeypatch.setattr(socket, "getfqdn", names.__getitem__)
-
-
 class TestCache:
     """Files of the cache."""
 
@@ -484,23 +477,6 @@ class TestCache:
             client.task.get_status(1)
             assert client.cache_url == cache.url
             assert [len(server.requests), len(cache.requests)] == [1, 1]
-
-    def test_uploads_stay_with_one_machine_behind_an_alias(
-        self, clients: Clients, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        resolve_to(monkeypatch, {"10.0.0.1": "one.cern.ch", "10.0.0.2": "two.cern.ch"})
-        client = clients("https://alias.cern.ch:25443")
-        chosen = {client.cache_url for _ in range(20)}
-        assert len(chosen) == 1
-        assert chosen < {"https://one.cern.ch:25443", "https://two.cern.ch:25443"}
-        assert clients("https://alias.cern.ch", real_load_balancer=True).cache_url == "https://alias.cern.ch"
-
-    @pytest.mark.parametrize("names", [{"10.0.0.1": "one"}, {"10.0.0.1": "10.0.0.1", "10.0.0.2": "10.0.0.2"}])
-    def test_an_alias_without_machines_to_choose_from_stays(
-        self, clients: Clients, monkeypatch: pytest.MonkeyPatch, names: dict[str, str]
-    ) -> None:
-        resolve_to(monkeypatch, names)
-        assert clients("https://alias.cern.ch").cache_url == "https://alias.cern.ch"
 
     def test_a_download_is_complete_or_absent(self, clients: Clients, tmp_path: Path) -> None:
         content = os.urandom(100_000)

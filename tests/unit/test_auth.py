@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +18,11 @@ from panda_airflow.client import (
     ConfigError,
     CredentialExpired,
     CredentialMissing,
+    CredentialRefused,
     NotDelivered,
     ServerError,
+    config,
+    tokens,
 )
 from panda_airflow.client.auth import X509Proxy, credential_of
 from panda_airflow.client.tokens import TokenDirectory, TokenFile, expiry
@@ -26,10 +31,10 @@ from tests.integration.rude_server import CLOSE, Rude, reply, serve
 from tests.tokens import jwt
 
 
-def signed(config: ClientConfig) -> dict[str, str]:
+def signed(settings: ClientConfig) -> dict[str, str]:
     """The headers that a credential adds."""
     request = requests.Request("GET", "http://localhost").prepare()
-    credential_of(config)(request)
+    credential_of(settings)(request)
     return dict(request.headers)
 
 
@@ -133,6 +138,82 @@ def test_a_valid_token_survives_a_provider_that_is_down(directory: Path, caplog:
     with serve(reply("oops", "502 Bad Gateway")) as rude:
         assert source(directory, rude).token() == token
     assert "is still valid but was not refreshed" in caplog.text
+
+
+@pytest.mark.parametrize("at", [0, 1, 2], ids=["server", "provider", "token endpoint"])
+def test_secrets_of_a_token_follow_nobody_elsewhere(directory: Path, at: int) -> None:
+    stored(directory, -1)
+    with serve() as elsewhere, serve() as rude:
+        there = reply('{"id_token": "x"}', "307 Temporary Redirect", Location=f"{elsewhere.url}/token")
+        rude.answers = [*provider(rude, jwt(7200))[:at], there]
+        with pytest.raises(CredentialExpired, match="answered HTTP 307"):
+            source(directory, rude).token()
+        assert not elsewhere.requests
+
+
+@pytest.mark.parametrize("url", ["http://idp.example/token", "HTTP://10.0.0.1/token", "ftp://idp.example", "", None, 5])
+def test_secrets_of_a_token_are_not_sent_in_the_open(directory: Path, url: object) -> None:
+    stored(directory, -1)
+    with serve() as rude:
+        rude.answers = [*provider(rude, "x")[:1], reply(json.dumps({"token_endpoint": url}))]
+        with pytest.raises(ConfigError, match=r"is not https: no secret of a token is sent there"):
+            source(directory, rude).token()
+        assert len(rude.requests) == 2
+
+
+def test_a_refresh_of_another_process_is_waited_for_but_not_for_ever(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tokens, "LONGEST_LOCK", 0.2)
+    with serve() as rude, (directory / ".token.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        stored(directory, -1)
+        with pytest.raises(
+            NotDelivered, match=r"another process has been refreshing the token in .* for 0 s\. Try again"
+        ):
+            source(directory, rude).token()
+        valid = stored(directory, 100)
+        assert source(directory, rude).token() == valid
+        assert not rude.requests
+    assert "is still valid but was not refreshed" in caplog.text
+
+
+def test_a_provider_that_answers_without_end_is_left(directory: Path) -> None:
+    stored(directory, -1)
+    with serve(reply(b" " * (2 << 20))) as rude, pytest.raises(ServerError, match="larger than 1 MB"):
+        source(directory, rude).token()
+
+
+def test_a_credential_of_another_user_in_a_shared_directory_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = Authority(tmp_path / "ca").proxy("Bob")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "x509up").write_bytes(proxy.read_bytes())
+    (shared / "token").write_text("a.b.c")
+    (shared / ".token").write_text('{"id_token": "a.b.c"}')
+    shared.chmod(0o1777)
+    uses = [X509Proxy(shared / "x509up").check, TokenFile(shared / "token").token, TokenDirectory(shared, "").renew]
+    for use in uses[:2]:
+        use()
+    monkeypatch.setattr(config, "ROOT", 10**6)
+    monkeypatch.setattr(os, "geteuid", lambda: 10**6)
+    for use in uses:
+        with pytest.raises(CredentialRefused, match="belongs to another user, in a directory that all users share"):
+            use()
+    shared.chmod(0o755)
+    for use in uses[:2]:
+        use()
+
+
+def test_a_link_of_another_user_is_no_better_than_a_file(tmp_path: Path) -> None:
+    assert not config.is_foreign(tmp_path / "nosuch")
+    tmp_path.chmod(0o1777)
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    if os.geteuid() == 0:
+        os.lchown(tmp_path / "link", 12345, 12345)
+        assert config.is_foreign(tmp_path / "link")
 
 
 def test_a_directory_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
