@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from panda_airflow.client.errors import UsageError
 from panda_airflow.client.models import Json
@@ -54,6 +54,8 @@ class FileSpec:
 @dataclass(eq=False)
 class JobSpec:
     """A job, with its files in :attr:`Files`; times are naive UTC."""
+
+    _attributes: ClassVar[tuple[str, ...]] = ()
 
     PandaID: int | str = NULL
     jobDefinitionID: int | str = NULL
@@ -206,6 +208,7 @@ def _known(names: Iterable[str], data: Mapping[str, Json]) -> dict[str, Any]:
 
 JOB_ATTRIBUTES = tuple(item.name for item in fields(JobSpec) if item.name != "Files")
 """The attributes of a job, in the order of the JSON."""
+JobSpec._attributes = JOB_ATTRIBUTES  # where programs that use the reference look for them
 
 FILE_FIELDS = tuple(item.name for item in fields(FileSpec) if item.name != "_owner")
 

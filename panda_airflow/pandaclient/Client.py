@@ -10,6 +10,7 @@ from panda_airflow.client.files import SOURCES_LIMIT
 from panda_airflow.pandaclient.calls import EC_Failed
 from panda_airflow.pandaclient.files import getFile, putFile
 from panda_airflow.pandaclient.identity import (
+    build_grid_setup_command,
     dump_log,
     get_new_token,
     get_token_string,
@@ -57,6 +58,7 @@ from panda_airflow.pandaclient.services import (
     set_user_secert,
     set_user_secret,
     submit_workflow,
+    submit_workflow_tmp,
 )
 from panda_airflow.pandaclient.tasks import (
     finishTask,
@@ -88,6 +90,7 @@ __all__ = [
     "NO_BUILD_LIMIT",
     "SOURCES_LIMIT",
     "EC_Failed",
+    "build_grid_setup_command",
     "call_idds_command",
     "call_idds_user_workflow_command",
     "dump_log",
@@ -145,6 +148,7 @@ __all__ = [
     "str_decode",
     "submitJobs",
     "submit_workflow",
+    "submit_workflow_tmp",
     "update_events",
     "useDevServer",
     "useIntrServer",

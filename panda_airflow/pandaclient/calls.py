@@ -18,8 +18,9 @@ from functools import wraps
 from typing import Any, ParamSpec
 
 from panda_airflow.client.endpoint import REGISTRY, Endpoint
-from panda_airflow.client.errors import PandaError, UsageError
+from panda_airflow.client.errors import PandaError, ServerError, UsageError
 from panda_airflow.client.models import Envelope
+from panda_airflow.client.records import ODD
 from panda_airflow.client.session import PandaClient
 from panda_airflow.pandaclient.servers import session
 
@@ -66,7 +67,19 @@ class Row:
         envelope = request(client, self.endpoint, arguments)
         if given.get("verbose"):
             tell(f"{client.config.server} {self.path}: success={envelope.success} {envelope.message}")
-        return self.shape(envelope, given)
+        return self.answer(envelope, given)
+
+    def answer(self, envelope: Envelope, given: Given) -> Answer:
+        """Make the answer of the envelope.
+
+        :raises ServerError: it is of another shape.
+        """
+        try:
+            return self.shape(envelope, given)
+        except PandaError:
+            raise
+        except ODD as wrong:
+            raise ServerError(f"the reply has another shape: {wrong}.", endpoint=self.path) from wrong
 
 
 TABLE: dict[str, Row] = {}

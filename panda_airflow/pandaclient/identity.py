@@ -42,6 +42,16 @@ def hide_sensitive_info(com: object) -> str:
     return re.sub("Bearer [^\"']+", '***"', str(com))
 
 
+def build_grid_setup_command() -> str:
+    """Write the beginning of a shell command that needs the grid's environment.
+
+    :return: it sources the file that PATHENA_GRID_SETUP_SH names, after it has unset what gets in its way.
+    """
+    setup = os.environ.get("PATHENA_GRID_SETUP_SH", "/dev/null")
+    unset = "".join(f"unset {name}; " for name in ("LD_LIBRARY_PATH", "PYTHONPATH", "MANPATH"))
+    return f"{unset}export PATH=/usr/local/bin:/bin:/usr/bin; source {setup} > /dev/null;"
+
+
 def is_https(url: str) -> bool:
     """Tell whether an address starts with ``https://``.
 

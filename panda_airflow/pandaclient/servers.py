@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,30 @@ from panda_airflow.client.session import PandaClient
 LEGACY = "/server/panda"
 _VARIABLES = tuple(variable for item in fields(ClientConfig) for variable in item.metadata["env"])
 _switched: dict[str, str] = {}
+_CLIENT = "panda_airflow.pandaclient.Client"
+_ASSIGNABLE = {
+    "baseURL": "url",
+    "server_base_path": "url",
+    "baseURLSSL": "url_ssl",
+    "server_base_path_ssl": "url_ssl",
+    "baseURLCSRVSSL": "cache_url",
+    "cache_base_path_ssl": "cache_url",
+}
+"""Variables of the reference's module and the settings that they stand for."""
+
+
+def _present() -> dict[str, str]:
+    """Return the switches, and over them what a program has assigned to variables of the module."""
+    module = vars(sys.modules[_CLIENT]) if _CLIENT in sys.modules else {}
+    return _switched | {setting: module[name] for name, setting in _ASSIGNABLE.items() if name in module}
+
+
+def _switch(**settings: str) -> None:
+    """Switch from now on, whatever was assigned before."""
+    _switched.update(settings)
+    for name, setting in _ASSIGNABLE.items():
+        if setting in settings and _CLIENT in sys.modules:
+            vars(sys.modules[_CLIENT]).pop(name, None)
 
 
 def config(**overrides: Any) -> ClientConfig:
@@ -23,7 +48,7 @@ def config(**overrides: Any) -> ClientConfig:
     :param overrides: settings that win over switches and environment.
     :raises ConfigError: a value cannot be read.
     """
-    found = ClientConfig.from_env(**(_switched | overrides))
+    found = ClientConfig.from_env(**(_present() | overrides))
     elsewhere = found.token or found.token_file or found.config_root
     return found if elsewhere or not _token_is_here() else replace(found, config_root=Path())
 
@@ -39,7 +64,7 @@ def session(**overrides: Any) -> PandaClient:
     :raises ConfigError: the configuration cannot work.
     """
     environment = tuple(map(os.environ.get, _VARIABLES))
-    return _session(tuple((_switched | overrides).items()), environment, _token_is_here(), os.getpid())
+    return _session(tuple((_present() | overrides).items()), environment, _token_is_here(), os.getpid())
 
 
 @lru_cache(maxsize=8)
@@ -49,9 +74,8 @@ def _session(settings: tuple[tuple[str, Any], ...], *_everything_else_that_matte
 
 
 def _switch_to(host: str) -> None:
-    _switched.update(
-        url=f"http://{host}:25080{LEGACY}", url_ssl=f"https://{host}:25443{LEGACY}", cache_url=f"https://{host}:25443"
-    )
+    ssl = f"https://{host}:25443"
+    _switch(url=f"http://{host}:25080{LEGACY}", url_ssl=f"{ssl}{LEGACY}", cache_url=ssl)
 
 
 def useDevServer() -> None:
@@ -71,7 +95,7 @@ def setCacheServer(host_name: str) -> None:
     """
     present = urlsplit(config().cache)
     port = f":{present.port}" if present.port and ":" not in host_name else ""
-    _switched["cache_url"] = f"{present.scheme}://{host_name}{port}"
+    _switch(cache_url=f"{present.scheme}://{host_name}{port}")
 
 
 def setGlobalTmpDir(tmpDir: str) -> None:

@@ -190,6 +190,20 @@ def submit_workflow(params: dict[str, Any], **kwargs: Any) -> Answer:
     """
 
 
+def submit_workflow_tmp(
+    params: dict[str, Any], relay_host: str | None = None, check: bool = False, verbose: bool = False
+) -> Answer:
+    """Submit a workflow as :func:`submit_workflow` does, under the name that old programs use.
+
+    :param params: its definition.
+    :param relay_host: without effect.
+    :param check: without effect.
+    :param verbose: show verbose messages.
+    :return: as from :func:`submit_workflow`.
+    """
+    return submit_workflow(params)
+
+
 def _get_workflow_details(self: object, workflow_id: int) -> dict[str, Json]:
     """Specify a server method that panda-server 1.0.4 does not have yet."""
 

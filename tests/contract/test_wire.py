@@ -93,6 +93,22 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
 }
 """Arguments of the calls by function."""
 
+CARELESS: list[tuple[str, tuple[Any, ...]]] = [
+    ("putFile", ("nosuch.tar.gz",)),
+    ("putFile", (".",)),
+    ("putFile", ("small", False, False, True)),
+    ("putFile", ("./sources.1.tar.gz",)),
+    ("getFile", ("sources.1.tar.gz", "nosuch/copy")),
+    *((function, (task_id,)) for function in ("getTaskStatus", "killTask", "get_task_details_json", "insertTaskParams")
+      for task_id in (None, True)),
+    ("killJobs", ([None],)),
+    ("killJobs", ([True],)),
+    ("getJobIDsJediTasksInTimeRange", (None,)),
+    ("insertTaskParams", (TASK | {"x": float("nan")},)),
+    ("submit_workflow", ({"x": float("nan")},)),
+]  # fmt: skip
+"""Calls with arguments that nobody means."""
+
 LOCAL: list[tuple[str, tuple[Any, ...]]] = [
     *(("getDN", (dn,)) for dn in ("/DC=ch/CN=jdoe/CN=12/CN=John Q. Doe 42", "/CN=jdoe/CN=proxy", "/CN=1/CN=x", "none")),
     *(("is_https", (url,)) for url in ("https://x", "http://x")),
@@ -119,6 +135,7 @@ ANSWERS = {
 }
 """What a server answers where no exchange is kept, in addition to those that are."""
 
+ACCEPTED = [(200, '{"success": true, "message": "", "data": 0}')]
 REFUSED = (403, "ERROR : method x is forbidden")
 FOUND = '{"success": true, "message": "FOUND:127.0.0.1:sources.0.tar.gz", "data": null}'
 TAKEN = '{"success": false, "message": "ERROR: cannot overwrite file", "data": null}'
@@ -134,32 +151,58 @@ PROMISED = (
     "hello", "insertTaskParams", "pauseTask", "putFile", "reactivateTask", "resumeTask", "send_workflow_request",
 )  # fmt: skip
 
-DIFFERENCES: dict[str, str] = {f"{name}: result of HTTP 403": WORDS for name in PROMISED} | {
-    "*: header content-type": "a body is described where there is one, and nowhere else",
-    "*: header accept": "JSON is asked for everywhere",
-    "call_idds_command: body is zipped": BODY,
-    "call_idds_command: body command_name": BODY,
-    "call_idds_user_workflow_command: body is zipped": BODY,
-    "call_idds_user_workflow_command: body command_name": BODY,
-    "call_idds_user_workflow_command: body json_outputs": BODY,
-    "call_idds_user_workflow_command: body kwargs": BODY,
-    "requestEventPicking: *": "the form is ignored, as above, and panda-client ends the interpreter; /api/v1 works",
-    "getJediTaskDetails: query include_parameters": SPELLING,
-    "getJediTaskDetails: query include_status": SPELLING,
-    "getJobIDsJediTasksInTimeRange: query full": SPELLING,
-    "get_job_descriptions: query unsuccessful_only": SPELLING,
-    "getJobIDsJediTasksInTimeRange: query dn": UNSAID,
-    "getJobIDsJediTasksInTimeRange: query min_task_id": UNSAID,
-    "get_events_status: query job_task_ids": "the server reads JSON, not what Python prints",
-    "update_events: body event_ranges": "the server reads the list from a text",
-    "getFile: header authorization": "the cache is open: a token is not shown to whoever keeps it",
-    "getFile: header origin": "the same",
-    "putFile: requests": "where a name is taken, what is there is compared",
-    "putFile: result of a refusal": "the same content under the same name is the success it is",
-    "setDebugMode: result of a refusal": "the server's words, as documented, not its inverted verdict",
-    "setDebugMode: result of a success": "the same",
-    "insertTaskParams: result of a success": "code 3 says that an ended task runs again, with properErrorCode",
-}
+CARELESS_WHY = (
+    "an ID that is True or None, NaN, a file or directory that is not there: nothing is sent, and the answer is a "
+    "failure; panda-client raises, or sends it"
+)
+CALLED_CARELESSLY = (
+    "getFile",
+    "getTaskStatus",
+    "get_task_details_json",
+    "insertTaskParams",
+    "killJobs",
+    "killTask",
+    "submit_workflow",
+)
+
+DIFFERENCES: dict[str, str] = (
+    {f"{name}: result of HTTP 403": WORDS for name in PROMISED}
+    | {
+        f"{name}: {what} of careless arguments": CARELESS_WHY
+        for name in CALLED_CARELESSLY
+        for what in ("result", "requests")
+    }
+    | {
+        "putFile: result of careless arguments": "a file that cannot be read is a failure, and a short one is uploaded",
+        "putFile: requests of careless arguments": "the same",
+        "*: header content-type": "a body is described where there is one, and nowhere else",
+        "*: header accept": "JSON is asked for everywhere",
+        "call_idds_command: body is zipped": BODY,
+        "call_idds_command: body command_name": BODY,
+        "call_idds_user_workflow_command: body is zipped": BODY,
+        "call_idds_user_workflow_command: body command_name": BODY,
+        "call_idds_user_workflow_command: body json_outputs": BODY,
+        "call_idds_user_workflow_command: body kwargs": BODY,
+        "requestEventPicking: *": "the form is ignored, as above, and panda-client ends the interpreter; /api/v1 works",
+        "getJediTaskDetails: query include_parameters": SPELLING,
+        "getJediTaskDetails: query include_status": SPELLING,
+        "getJobIDsJediTasksInTimeRange: query full": SPELLING,
+        "get_job_descriptions: query unsuccessful_only": SPELLING,
+        "getJobIDsJediTasksInTimeRange: query dn": UNSAID,
+        "getJobIDsJediTasksInTimeRange: query min_task_id": UNSAID,
+        "get_events_status: query job_task_ids": "the server reads JSON, not what Python prints",
+        "update_events: body event_ranges": "the server reads the list from a text",
+        "getFile: header authorization": "the cache is open: a token is not shown to whoever keeps it",
+        "getFile: header origin": "the same",
+        "putFile: requests": "where a name is taken, what is there is compared",
+        "putFile: result of a refusal": "the same content under the same name is the success it is",
+        "setDebugMode: result of a refusal": "the server's words, as documented, not its inverted verdict",
+        "setDebugMode: result of a success": "the same",
+        "putFile: body file": "a file goes under its own name, not under the path that was given",
+        "getJobIDsJediTasksInTimeRange: query since": UNSAID,
+        "insertTaskParams: result of a success": "code 3 says that an ended task runs again, with properErrorCode",
+    }
+)
 """Function, or ``*`` for all, and field; and why the drop-in is different there."""
 
 
@@ -169,10 +212,13 @@ class Case(NamedTuple):
     function: str
     arguments: tuple[Any, ...]
     answers: list[tuple[int, str]]
+    careless: bool = False
 
     @property
     def kind(self) -> str:
         """What kind of answer it is, for the table of differences."""
+        if self.careless:
+            return "careless arguments"
         status, body = self.answers[0]
         if status != 200:
             return f"HTTP {status}"
@@ -198,6 +244,7 @@ def cases() -> list[Case]:
         answers = [*answers_to(function), REFUSED]
         made += [Case(function, samples[0], [answer]) for answer in answers]
         made += [Case(function, sample, [answer]) for sample in samples[1:] for answer in answers]
+    made += [Case(function, arguments, ACCEPTED, careless=True) for function, arguments in CARELESS]
     made += [Case(function, arguments, [REFUSED]) for function, arguments in LOCAL]
     made += [Case("putFile", ("sources.1.tar.gz",), [(200, TAKEN), (200, "the content")])]
     return [*made, Case("putFile", ("sources.1.tar.gz", False, True, True), [(200, FOUND)])]
@@ -217,6 +264,7 @@ def record(package: str, folder: Path) -> Recorded:
     """Make all calls with one package, in a process of its own."""
     folder.mkdir()
     (folder / "sources.1.tar.gz").write_text("the content")
+    (folder / "small").write_text("x")
     (folder / "runs").write_text("1 2 X\n3 4 Y\n")
     (folder / "more").write_text("b.root\n\n")
     listed = folder / "cases.json"
@@ -264,7 +312,11 @@ def found(recorded: tuple[Recorded, Recorded]) -> dict[str, str]:
         for their_request, our_request in zip(*sent, strict=False):
             for field in their_request.keys() | our_request.keys():
                 note(differences, f"{case.function}: {field}", their_request.get(field), our_request.get(field))
-        note(differences, f"{case.function}: requests", *map(len, sent))
+        note(
+            differences,
+            f"{case.function}: {f'requests of {case.kind}' if case.careless else 'requests'}",
+            *map(len, sent),
+        )
         note(differences, f"{case.function}: result of {case.kind}", theirs.results[number], ours.results[number])
     return differences
 

@@ -107,8 +107,24 @@ class TestConfiguration:
     def test_many_calls_take_one_connection(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with serve() as rude:
             use(monkeypatch, rude)
-            assert [Client.getTaskStatus(n) for n in range(5)] == [(0, "done")] * 5
+            assert [Client.getTaskStatus(n) for n in range(1, 6)] == [(0, "done")] * 5
             assert rude.connections == 1
+
+    def test_what_is_assigned_to_a_variable_of_the_module_counts_until_a_switch(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "jobO.1").write_bytes(b"x")
+        with serve() as one, serve() as two, serve() as cache:
+            use(monkeypatch, one)
+            monkeypatch.setitem(vars(Client), "baseURLSSL", f"{two.url}/server/panda")
+            monkeypatch.setitem(vars(Client), "baseURLCSRVSSL", f"{cache.url}/server/panda")
+            assert Client.getTaskStatus(1) == (0, "done")
+            Client.putFile(str(tmp_path / "jobO.1"), False, True)
+            assert [len(rude.requests) for rude in (one, two, cache)] == [0, 1, 1]
+            Client.setCacheServer(f"localhost:{one.url.rpartition(':')[2]}")
+            Client.putFile(str(tmp_path / "jobO.1"), False, True)
+            assert [len(rude.requests) for rude in (one, two, cache)] == [1, 1, 1]
+            assert Client.baseURLCSRVSSL == f"{one.url}/server/panda"
 
     def test_a_change_of_the_environment_counts_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with serve(OK) as one, serve(reply('{"success": true, "message": "", "data": "failed"}')) as two:
@@ -399,6 +415,40 @@ def restored(value: Any) -> Any:
     if isinstance(value, dict):
         return datetime.strptime(value["_datetime_object"].zfill(26), "%Y-%m-%d %H:%M:%S.%f")  # noqa: DTZ007
     return value
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("get_cert_attributes", ()),
+        ("get_user_secrets", ()),
+        ("getJediTaskDetails", ({"jediTaskID": 1}, False, False)),
+        ("getJobStatus", ([1],)),
+        ("call_idds_command", ("ping",)),
+    ],
+)
+@pytest.mark.parametrize("data", ["[[1]]", '"x"', "[true]", '{"a": 1}', '"{\\"a\\""', "5", '"[[["'])
+@pytest.mark.usefixtures("oidc")
+def test_an_answer_of_another_shape_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, function: str, arguments: tuple[Any, ...], data: str
+) -> None:
+    with serve(reply(f'{{"success": true, "data": {data}}}')) as rude:
+        use(monkeypatch, rude)
+        assert getattr(Client, function)(*arguments)[0] in (0, 255)
+        assert rude.requests
+
+
+@pytest.mark.usefixtures("oidc")
+def test_names_that_the_programs_of_the_reference_use_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PANDA_BEHIND_REAL_LB", "1")  # or it resolves a name at its import
+    theirs = importlib.import_module("pandaclient.Client")
+    assert Client.build_grid_setup_command() == theirs.build_grid_setup_command()
+    monkeypatch.setenv("PATHENA_GRID_SETUP_SH", "/grid.sh")
+    assert Client.build_grid_setup_command() == theirs.build_grid_setup_command()
+    assert JobSpec._attributes == importlib.import_module("pandaclient.JobSpec").JobSpec._attributes
+    with serve(reply('{"success": true, "data": {"workflow_id": 3}}')) as rude:
+        use(monkeypatch, rude)
+        assert Client.submit_workflow_tmp({}) == (0, (True, {"workflow_id": 3}))
 
 
 def test_a_file_knows_its_job() -> None:
