@@ -7,14 +7,17 @@ answer may even be on its way still. The process outlives the step, but not the 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from tempfile import TemporaryFile
-from typing import Any
+from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryFile
+from threading import Thread
+from typing import IO, Any
 
 from panda_airflow.client import lookup
 from panda_airflow.client.config import ClientConfig
@@ -74,21 +77,34 @@ def send_reaper(config: ClientConfig, target: Target, patience: float) -> str:
     :param patience: seconds to wait for it.
     :return: what became of the task, as a sentence.
     """
-    with TemporaryFile() as order:  # a pipe would hold up a long list until the process reads it
+    with TemporaryFile() as order, _errors() as errors:  # a pipe would hold up a long list until the process reads it
         order.write(json.dumps({"config": asdict(config), "target": target.to_json()}, default=str).encode())
         order.seek(0)
         process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-I", "-c", _START, __name__, *filter(os.path.isabs, sys.path)],
             stdin=order,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=errors,
             start_new_session=True,
         )
     try:
         fate, _ = process.communicate(timeout=patience)
     except subprocess.TimeoutExpired:
-        return f"{target} cannot be stopped yet; process {process.pid} goes on trying."
-    return fate.decode().strip() or f"{target} may still be running."
+        Thread(target=process.wait, daemon=True).start()  # or it stays a zombie of a process that lives on
+        return f"{target} cannot be stopped yet; process {process.pid} goes on trying and tells in {errors.name}."
+    if not fate:
+        return f"{target} may still be running: process {process.pid} broke, see {errors.name}."
+    Path(errors.name).unlink(missing_ok=True)
+    return fate.decode()
+
+
+_START = "import importlib, sys; sys.path += sys.argv[2:]; importlib.import_module(sys.argv[1]).main()"
+"""What the process runs, isolated: modules in the working directory, or before Python's own, do not count."""
+
+
+def _errors() -> IO[bytes]:
+    """Open a file that only this user reads and that outlives the step, whose own log cannot be written to then."""
+    return NamedTemporaryFile(prefix="panda-reaper-", suffix=".log", delete=False)
 
 
 def reap(
@@ -154,10 +170,7 @@ def main() -> None:
         fate = f"{target} was told to stop."
     except PandaError as error:
         fate = f"{target} may still be running; kill it on the PanDA monitor. {error}"
+    sys.stderr.write(f"{fate}\n")
     with suppress(BrokenPipeError):
         sys.stdout.write(fate)
         sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -72,7 +72,11 @@ def test_a_warning_of_a_job_that_went_well_is_no_error() -> None:
     assert job_errors([replace(job(1, "CERN", 7), status="finished")], LOG) == []
 
 
-@given(st.lists(st.builds(job, st.integers(1, 2**63 - 1), st.sampled_from(["CERN", "BNL"]), st.integers(1, 9)), max_size=30))
+@given(
+    st.lists(
+        st.builds(job, st.integers(1, 2**63 - 1), st.sampled_from(["CERN", "BNL"]), st.integers(1, 9)), max_size=30
+    )
+)
 def test_a_report_is_short_whatever_happened(jobs: list[JobInfo]) -> None:
     lines = job_errors(jobs, LOG)
     counts = [int(line.split(" ")[0]) for line in lines]
