@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from panda_airflow.client.config import ClientConfig
+from panda_airflow.client.records import is_id
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def read(body: str) -> Change | None:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     match message:
-        case {"msg_type": "task_status", "taskid": int(task_id), "status": str(status)}:
+        case {"msg_type": "task_status", "taskid": int(task_id), "status": str(status)} if is_id(task_id):
             return task_id, status
         case {"msg_type": str(kind)} if kind != "task_status":
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from panda_airflow.client.config import ClientConfig
-from panda_airflow.client.envelope import plain_text
+from panda_airflow.client.envelope import fit, plain_text
 from panda_airflow.client.errors import AuthError, CredentialRefused
 from panda_airflow.client.network import ask
 
@@ -38,9 +39,10 @@ def sign_in(
     client, provider = _provider(settings)
     scope = _SCOPE + (_WLCG if client.get("jwt_profile") == "wlcg" else "")
     wanted = {"client_id": client["client_id"], "scope": scope, "audience": client.get("audience", "")}
-    begun = _json("POST", provider["device_authorization_endpoint"], wanted, ("device_code", "verification_uri"))
+    promised = ("device_code", "verification_uri", "user_code")
+    begun = _json("POST", provider["device_authorization_endpoint"], wanted, promised)
     where = begun.get("verification_uri_complete") or f"{begun['verification_uri']} with code {begun['user_code']}"
-    show(f"Please go to {where} and sign in. Waiting ...")
+    show(fit(f"Please go to {where} and sign in. Waiting ..."))
     asked = {"client_id": client["client_id"], "client_secret": client.get("client_secret", "")}
     asked |= {"grant_type": _GRANT, "device_code": begun["device_code"]}
     reply = _poll(provider["token_endpoint"], asked, begun, sleep)
@@ -56,8 +58,8 @@ def _provider(settings: ClientConfig) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _poll(url: str, asked: dict[str, str], begun: dict[str, Any], sleep: Callable[[float], None]) -> dict[str, Any]:
-    interval = float(begun.get("interval", 5))
-    for _ in range(max(1, int(float(begun.get("expires_in", 600)) / max(interval, 1)))):
+    interval, lifetime = _seconds(begun, "interval", 5, 60), _seconds(begun, "expires_in", 600, 3600)
+    for _ in range(max(1, int(lifetime / max(interval, 1)))):
         sleep(interval)
         reply = _json("POST", url, asked, ())
         if "id_token" in reply:
@@ -65,6 +67,12 @@ def _poll(url: str, asked: dict[str, str], begun: dict[str, Any], sleep: Callabl
         if reply.get("error") not in _WAITING:
             raise CredentialRefused("nobody may sign in this way.", server_says=plain_text(str(reply)))
     raise AuthError("nobody signed in in time.", advice="Try again.")
+
+
+def _seconds(begun: dict[str, Any], name: str, usual: float, most: float) -> float:
+    """Read a time that the provider asks for; what is no time is the usual one."""
+    value = begun.get(name, usual)
+    return min(value, most) if isinstance(value, int | float) and 0 <= value < math.inf else usual
 
 
 def _json(

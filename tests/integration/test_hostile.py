@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import random
 import secrets
 import socket
 import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,12 @@ import pytest
 
 from panda_airflow.client import (
     ClientConfig,
+    ConfigError,
     NotDelivered,
     OutcomeUnknown,
     PandaClient,
     PandaError,
+    Refused,
     ServerError,
     connection,
     network,
@@ -424,3 +428,35 @@ def test_a_token_in_the_open_is_warned_of_once(caplog: pytest.LogCaptureFixture)
 
 def test_limits_are_in_order() -> None:
     assert connection.TEXT_LIMIT < connection.JSON_LIMIT < connection.DOWNLOAD_LIMIT
+
+
+SEEDS = [
+    OK,
+    reply(gzip.compress(b'{"success": true}'), Content_Encoding="gzip"),
+    HEAD + CHUNKED + b"11\r\n" + b'{"success": true}' + b"\r\n0\r\n\r\n",
+    reply("", "302 Found", Location="http://[x/"),
+    reply("no", "503 X", Retry_After="Fri, 01 Jan 2100 00:00:00 GMT", Set_Cookie="a=b; Expires=x; Domain=[;"),
+    b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
+]
+BITS = (
+    b"\r\n|\n|\0|: |Content-Length: 9|Content-Length: -1\r\n|Transfer-Encoding: chunked\r\n|Content-Encoding: gzip\r\n|999|"
+    b"HTTP/0.9|HTTP/1.1 |\xff\xfe|Location: //[\r\n|Set-Cookie: =;;\r\n|Connection: close\r\n|\r\n\r\n|-"
+).split(b"|")
+
+
+def mangled(dice: random.Random) -> bytes:
+    """A reply, a few places of which are not what they were."""
+    data = bytearray(dice.choice(SEEDS))
+    for _ in range(dice.randint(0, 4)):
+        at = dice.randrange(len(data))
+        data[at : at + dice.choice([0, 1, 9])] = dice.choice([*BITS, b"", bytes([dice.randrange(256)])])
+    return bytes(data)
+
+
+def test_no_mangled_reply_is_anything_but_an_answer_or_an_error(clients: Clients) -> None:
+    dice = random.Random(1)  # noqa: S311 - it only mangles
+    with serve(lambda: iter([mangled(dice)])) as rude:
+        client = clients(rude, attempts=1, read_timeout=2)
+        for _ in range(300):
+            with suppress(OutcomeUnknown, ServerError, ConfigError, Refused):
+                client.task.submit(TASK)

@@ -15,7 +15,7 @@ VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | 
 BROKER = {"url": "http://panda:25080", "auth": "oidc", "vo": "wlcg"}
 
 
-@given(task_id=st.integers(1), status=st.text(), timestamp=st.integers(0))
+@given(task_id=st.integers(1, 2**63 - 1), status=st.text(), timestamp=st.integers(0))
 def test_a_change_of_a_task_is_read_as_the_server_writes_it(task_id: int, status: str, timestamp: int) -> None:
     message = {"msg_type": "task_status", "taskid": task_id, "status": status, "timestamp": timestamp}
     assert push.read(json.dumps(message)) == (task_id, status)
