@@ -229,7 +229,7 @@ def read(reply: requests.Response, limit: int) -> bytes:
     """
     if (reply.raw.length_remaining or 0) > limit:
         raise too_large(limit)
-    packed: bytes = reply.raw.read(decode_content=False)
+    packed = b"".join(reply.raw.stream(_MEGABYTE, decode_content=False))  # read() makes room for what a chunk promises
     encoding = reply.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
         return packed

@@ -17,10 +17,10 @@ import urllib3
 
 from panda_airflow.client.config import is_open
 from panda_airflow.client.connection import TEXT_LIMIT, Trip, new_session, read, trip
-from panda_airflow.client.errors import ConfigError, NotDelivered, OutcomeUnknown, ServerError, TransportError
+from panda_airflow.client.errors import ConfigError, NotDelivered, OutcomeUnknown, PandaError, TransportError
 
-NetworkFailure = requests.RequestException | urllib3.exceptions.HTTPError
-"""What ``requests`` raises, and what escapes it from below."""
+NetworkFailure = requests.RequestException | urllib3.exceptions.HTTPError | ValueError
+"""What ``requests`` raises, and what escapes it from below, such as over a chunk of a negative size."""
 
 
 @contextmanager
@@ -38,11 +38,11 @@ def failures(url: str, what: str, idle: float, limit: int) -> Iterator[Trip]:
     with trip(idle, limit) as present:
         try:
             yield present
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise explain(error, url, what, sent=present.sent) from error
-        except ServerError as error:
+        except PandaError as error:
             error.endpoint = error.endpoint or what
             raise
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+            raise explain(error, url, what, sent=present.sent) from error
 
 
 def ask(
@@ -201,8 +201,9 @@ def _after_sending(causes: list[BaseException], url: str) -> tuple[str, str]:
 
     if among(urllib3.exceptions.ReadTimeoutError, TimeoutError):
         return f"{host} took the request and did not answer in time.", ""
-    if among(urllib3.exceptions.IncompleteRead, requests.exceptions.ChunkedEncodingError, http.client.IncompleteRead):
-        return f"the reply of {host} broke off.", ""
     if among(urllib3.exceptions.InvalidHeader, requests.exceptions.InvalidHeader):
         return f"{host} answered with headers that cannot be read.", ""
+    broken = (urllib3.exceptions.IncompleteRead, http.client.IncompleteRead, urllib3.exceptions.InvalidChunkLength)
+    if among(*broken, requests.exceptions.ChunkedEncodingError, ValueError):
+        return f"the reply of {host} broke off.", ""
     return f"{host} closed the connection without a reply.", _HINTS[urlsplit(url).scheme]

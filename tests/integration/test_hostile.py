@@ -133,6 +133,7 @@ LARGE: dict[str, tuple[Any, str]] = {
     "packed twice": (reply(gzip.compress(BOMB), Content_Encoding="gzip, gzip"), "packed as 'gzip, gzip', which"),
     "packed otherwise": (reply(b"\x28\xb5\x2f\xfd", Content_Encoding="zstd"), "packed as 'zstd', which was not asked"),
     "not packed": (reply(b"{}", Content_Encoding="gzip"), "the reply cannot be unpacked"),
+    "a chunk": (HEAD + CHUNKED + b"fffffffffffffff\r\n" + b" " * 3 * SMALL, TOO_LARGE),
     "cut": (reply(BOMB[:100], Content_Encoding="gzip"), "the packed reply is cut off"),
 }  # fmt: skip
 
@@ -197,6 +198,8 @@ class TestDelivery:
             b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
             b"Content-Length: 5, 6\r\n\r\nhello",
             b"Content-Length: -5\r\nTransfer-Encoding: x\r\n\r\n",
+            CHUNKED + b"-5\r\nhello\r\n",
+            CHUNKED + b"fffffffffffffffff\r\nhello\r\n",
         ],
     )
     def test_odd_headers_of_a_reply_do_not_mean_that_nothing_was_sent(self, clients: Clients, header: bytes) -> None:
@@ -439,8 +442,8 @@ SEEDS = [
     b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
 ]
 BITS = (
-    b"\r\n|\n|\0|: |Content-Length: 9|Content-Length: -1\r\n|Transfer-Encoding: chunked\r\n|Content-Encoding: gzip\r\n|999|"
-    b"HTTP/0.9|HTTP/1.1 |\xff\xfe|Location: //[\r\n|Set-Cookie: =;;\r\n|Connection: close\r\n|\r\n\r\n|-"
+    b"\r\n|\n|\0|: |Content-Length: 9|Content-Length: -1\r\n|Transfer-Encoding: chunked\r\n|Content-Encoding: gzip\r\n|"
+    b"999|HTTP/0.9|HTTP/1.1 |\xff\xfe|Location: //[\r\n|Set-Cookie: =;;\r\n|Connection: close\r\n|\r\n\r\n|-"
 ).split(b"|")
 
 
