@@ -9,9 +9,8 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import requests
-
 from panda_airflow.check.scenario import NotHere, Scenario, Stage, scenario_of
+from panda_airflow.client.connection import TEXT_LIMIT, new_session
 from panda_airflow.client.errors import NotFound
 from panda_airflow.client.models import TaskInfo
 from panda_airflow.client.network import failures
@@ -51,8 +50,8 @@ def _identity(stage: Stage) -> None:
 def _clocks(stage: Stage) -> None:
     config = stage.client.config
     url = f"{config.server}/api/v1/system/is_alive"
-    with failures(url, "system/is_alive"):
-        answer = requests.head(url, verify=config.verify, timeout=config.read_timeout)
+    with failures(url, "system/is_alive", config.read_timeout, TEXT_LIMIT), new_session() as session:
+        answer = session.head(url, verify=config.verify, timeout=config.read_timeout)
     if "Date" not in answer.headers:
         raise NotHere("the server does not tell its time")
     apart = abs(parsedate_to_datetime(answer.headers["Date"]) - datetime.now(UTC))

@@ -6,11 +6,9 @@ of the Airflow connection are made of. Precedence: argument > environment > defa
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import os
 import re
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
@@ -28,7 +26,6 @@ GRID_CA_DIRECTORY = Path("/etc/grid-security/certificates")
 TOPICS = ("/topic/", "/exchange/")
 AUTH_METHODS = ("oidc", "x509_no_grid", "voms", "x509")
 
-ROOT = 0
 LONGEST_TIME = 86400
 """Seconds of a time limit, at most."""
 
@@ -368,30 +365,6 @@ def _origin(url: str, name: str = "the URL", schemes: tuple[str, ...] = ("https"
         raise ConfigError(f"{name} must look like {schemes[0]}://host:port, not {url.rpartition('@')[2]!r}.")
     host = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{host}" + (f":{port}" if port else "")
-
-
-def is_open(url: str) -> bool:
-    """Whether what is sent to a URL can be read on its way: it is neither https nor on this machine."""
-    parts = urlsplit(url)
-    return parts.scheme != "https" and not is_loopback(parts.hostname or "")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or an address is this machine's own, without asking anybody."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def is_foreign(path: Path) -> bool:
-    """Whether another user than this one or root owns a file, or the link to it, in a directory all may write to."""
-    try:
-        shared = path.parent.stat().st_mode & stat.S_IWOTH
-        owners = {path.lstat().st_uid, path.stat().st_uid}
-    except OSError:
-        return False  # whoever reads it says what is wrong
-    return bool(shared) and not owners <= {ROOT, os.geteuid()}
 
 
 def _pushed(url: str, destination: str) -> None:

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-from panda_airflow.client.config import is_open
 from panda_airflow.client.connection import TEXT_LIMIT, Trip, new_session, read, trip
 from panda_airflow.client.errors import ConfigError, NotDelivered, OutcomeUnknown, PandaError, TransportError
+from panda_airflow.client.trust import is_open
 
 NetworkFailure = requests.RequestException | urllib3.exceptions.HTTPError | ValueError
 """What ``requests`` raises, and what escapes it from below, such as over a chunk of a negative size."""

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from panda_airflow.client import errors
-from panda_airflow.client.config import is_foreign
 from panda_airflow.client.envelope import plain_text
 from panda_airflow.client.network import ask
 from panda_airflow.client.reread import JUST_NOW, reread, stamp
+from panda_airflow.client.trust import is_foreign
 
 log = logging.getLogger(__name__)
 

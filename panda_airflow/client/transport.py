@@ -23,7 +23,7 @@ import requests
 
 from panda_airflow.client import errors
 from panda_airflow.client.auth import Anonymous, Credential, credential_of
-from panda_airflow.client.config import ClientConfig, is_open
+from panda_airflow.client.config import ClientConfig
 from panda_airflow.client.connection import DOWNLOAD_LIMIT, JSON_LIMIT, TEXT_LIMIT, Trip, new_session, read
 from panda_airflow.client.endpoint import Arguments, Endpoint
 from panda_airflow.client.envelope import http_error, open_reply
@@ -32,6 +32,7 @@ from panda_airflow.client.models import Envelope
 from panda_airflow.client.network import choose_address, failures, own_name
 from panda_airflow.client.reread import stamp
 from panda_airflow.client.retry import retrying
+from panda_airflow.client.trust import is_open
 from panda_airflow.client.wire import Parts, parts_of
 
 log = logging.getLogger(__name__)

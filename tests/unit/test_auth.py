@@ -21,8 +21,8 @@ from panda_airflow.client import (
     CredentialRefused,
     NotDelivered,
     ServerError,
-    config,
     tokens,
+    trust,
 )
 from panda_airflow.client.auth import X509Proxy, credential_of
 from panda_airflow.client.tokens import TokenDirectory, TokenFile, expiry
@@ -197,7 +197,7 @@ def test_a_credential_of_another_user_in_a_shared_directory_is_not_used(
     uses = [X509Proxy(shared / "x509up").check, TokenFile(shared / "token").token, TokenDirectory(shared, "").renew]
     for use in uses[:2]:
         use()
-    monkeypatch.setattr(config, "ROOT", 10**6)
+    monkeypatch.setattr(trust, "ROOT", 10**6)
     monkeypatch.setattr(os, "geteuid", lambda: 10**6)
     for use in uses:
         with pytest.raises(CredentialRefused, match="belongs to another user, in a directory that all users share"):
@@ -208,12 +208,12 @@ def test_a_credential_of_another_user_in_a_shared_directory_is_not_used(
 
 
 def test_a_link_of_another_user_is_no_better_than_a_file(tmp_path: Path) -> None:
-    assert not config.is_foreign(tmp_path / "nosuch")
+    assert not trust.is_foreign(tmp_path / "nosuch")
     tmp_path.chmod(0o1777)
     (tmp_path / "link").symlink_to("/etc/hostname")
     if os.geteuid() == 0:
         os.lchown(tmp_path / "link", 12345, 12345)
-        assert config.is_foreign(tmp_path / "link")
+        assert trust.is_foreign(tmp_path / "link")
 
 
 def test_a_directory_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
