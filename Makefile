@@ -21,9 +21,10 @@ test-random: .venv/with-test
 test-live: .venv/with-test
 	@$(BIN)/python -m tests.live
 
+# Two Airflows side by side, as their tests mostly wait; the tests of a file share one.
 # Needs RabbitMQ installed, not running: apt-get install rabbitmq-server
 test-system: .venv/with-test
-	$(BIN)/pytest -m system tests/system --ignore tests/system/test_production.py
+	$(BIN)/pytest -n 2 --dist loadfile -m system tests/system --ignore tests/system/test_production.py
 
 # Needs PostgreSQL and Redis installed, not running: apt-get install postgresql redis-server
 test-production: .venv/with-production-test

@@ -138,7 +138,7 @@ class Airflow:
         self._services = Services(home / "services", signals=())
         self._engine = create_engine(self._environment[DATABASE])
         self._parts: dict[str, list[tuple[tuple[str, ...], Service]]] = {}
-        self._runs = 0
+        self._runs = self._starts = 0
         self.api = AirflowApi(f"http://127.0.0.1:{self._port}")
 
     def __enter__(self) -> Self:
@@ -171,19 +171,22 @@ class Airflow:
 
     def start(self, *command: str) -> None:
         """Start one more process of a part, such as ``triggerer``."""
-        started = self._parts.setdefault(command[0], [])
-        started.append((command, self._launch(f"{command[0]}-{len(started)}", command)))
+        self._starts += 1
+        service = self._launch(f"{command[0]}-{self._starts}", command)
+        self._parts.setdefault(command[0], []).append((command, service))
 
-    def kill(self, part: str, number: int = -1, patience: float = 0.0) -> None:
+    def kill(self, part: str, number: int = -1, patience: float = 0.0) -> tuple[str, ...]:
         """SIGKILL a process of a part, with all that it has started.
 
-        :param number: which one, in the order of their start; the last by default.
+        :param number: which one of those that run, in the order of their start; the last by default.
         :param patience: seconds for it to end in order before that.
+        :return: what it was started with.
         """
-        _, service = self._parts[part][number]
+        command, service = self._parts[part].pop(number)
         if patience:
             service.terminate()
         self._services.kill(service, patience)
+        return command
 
     def stop(self, part: str) -> None:
         """End a process of a part in order, as a rolling deploy does."""
@@ -194,9 +197,9 @@ class Airflow:
 
         :param pause: seconds without it.
         """
-        self.kill(part)
+        command = self.kill(part)
         time.sleep(pause)
-        self.start(*self._parts[part][-1][0])
+        self.start(*command)
         self._services.wait(self.api.is_ready, "Airflow's API server", START_LIMIT)
 
     def _launch(self, name: str, arguments: Sequence[str]) -> Service:
