@@ -203,7 +203,9 @@ def first_look(plan: Plan[E_co], perform: Callable[[Step], object], log: Log) ->
     :return: how the wait ended, or None if it goes on; also if the look failed, as only a wait can judge that.
     """
     wait = _Wait(plan, log)
-    while wait.event is None and wait.step.delay == 0 and wait.step.act in ("look", "state", "details"):
+    acts = ["look", "state", "details"]
+    while wait.event is None and wait.step.delay == 0 and wait.step.act in acts:
+        acts = ["state", "details"]
         try:
             answer = perform(wait.step)
         except errors.PandaError:

@@ -178,7 +178,7 @@ def many_flow(plan: ManyPlan) -> Generator[Step, Answer, ManyEvent]:
         note = f"{watch.note}\nKilling {_number(late)}: the deadline passed.".strip()
         answer, _ = yield Step(act="kill", note=note, warn=True, task_ids=late)
         return watch.event(_fate(late, answer))
-    yield Step(note=watch.note, warn=watch.warn)  # a look at no task: only its note counts, as nobody logs an event
+    yield Step(act="state", note=watch.note, warn=watch.warn)  # of no task: its note counts, as nobody logs an event
     if plan.each.details and not event["first_bad"] and plan.tells_details:
         ended = {one["task_id"]: one for one in event["tasks"]}
         told = yield from with_products(ended, **replace(plan.each, task_id=plan.task_ids[0]).limits)

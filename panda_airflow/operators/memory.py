@@ -10,6 +10,7 @@ from airflow.sdk import BaseOperator, RetryAction
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
+from panda_airflow.client import UsageError
 from panda_airflow.policies.retry import PandaRetryPolicy
 
 Context = Any
@@ -74,7 +75,7 @@ def end_noted(step: BaseOperator, context: Context) -> Iterator[None]:
     try:
         yield
     except (Exception, AirflowTaskTimeout) as error:
-        if gives_up(step, context, error):
+        if gives_up(step, context, error) and not isinstance(error, UsageError):  # nothing was sent
             note_end(context, step.retries)
         raise
     note_end(context, step.retries)

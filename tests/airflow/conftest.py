@@ -257,6 +257,14 @@ def askers(monkeypatch: pytest.MonkeyPatch) -> set[int]:
 
 
 @pytest.fixture(autouse=True)
+def no_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No scheduler takes in the deferrals of these tests, so that no event has to wait for one."""
+    from panda_airflow.triggers import base  # noqa: PLC0415 - not before the home of Airflow is known
+
+    monkeypatch.setattr(base, "HOLD", 0.0)
+
+
+@pytest.fixture(autouse=True)
 def nothing_waits_on() -> Iterator[None]:
     """No step is left waiting in a thread, for a server that is gone."""
     yield

@@ -98,13 +98,6 @@ def test_the_old_done_of_a_reactivation_that_jedi_does_not_execute_is_no_success
             submit(memory, task(name="user.bob.again"), wait=True)
 
 
-@pytest.mark.parametrize("fault", ["refuse", "garbage"])
-def test_a_result_without_the_names_of_its_outputs_is_still_a_result(panda: Panda, memory: Memory, fault: Any) -> None:
-    panda.server.faults.inject(fault, "task/get_details", times=50)
-    result = submit(memory, unnamed(task()), wait=True)
-    assert (result["status"], result["output_datasets"]) == ("done", [])
-
-
 def test_a_trigger_that_fell_silent_leaves_nothing_running(panda: Panda, memory: Memory) -> None:
     step = PandaSubmitTaskOperator(task_id="fit", task_parameters=unnamed(task("sleep 60")), deferrable=True, timeout=9)
     with pytest.raises(TaskDeferred) as deferred:

@@ -109,7 +109,8 @@ class Script:
     def begin(self, history: str) -> int:
         looks = HISTORIES[history]
         task_id = next(self._ids)
-        self._looks[task_id] = chain(looks, repeat(looks[-1]))
+        # Nobody can look before the registration: so the look of a worker before it defers takes nothing away.
+        self._looks[task_id] = chain([MISSING], looks, repeat(looks[-1]))
         return task_id
 
     def answer(self) -> bytes:

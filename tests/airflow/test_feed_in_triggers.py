@@ -13,7 +13,7 @@ from airflow.observability import stats
 from airflow.sdk import PokeReturnValue
 from airflow.triggers.base import BaseTrigger
 
-from panda_airflow.client import PandaClient, TaskFailed, feed
+from panda_airflow.client import PandaClient, ServerError, TaskFailed, feed
 from panda_airflow.client.endpoint import Arguments, Endpoint
 from panda_airflow.client.many import ManyPlan
 from panda_airflow.client.models import Envelope
@@ -81,13 +81,14 @@ def test_triggers_of_one_connection_share_one_feed_and_hardly_need_a_look(panda:
     assert shared.looks <= len(ids), "twice as many waits, some of which may begin before the first answer comes"
 
 
-def test_what_a_feed_does_not_tell_of_a_done_task_the_worker_reads(panda: Panda) -> None:
+def test_what_a_feed_does_not_tell_of_a_done_task_the_worker_reads_or_fails(panda: Panda) -> None:
     [task_id] = running(panda, "sleep 2")
     [event] = asyncio.run(events_of([trigger(task_id)]))
     assert "files" not in event
     assert settle(PandaHook(), event)["files"] == {"total": 2, "finished": 2, "failed": 0}
     panda.server.faults.inject("garbage", "task/get_detailed_info", times=9)
-    assert settle(PandaHook(), event)["status"] == "done", "though the server cannot tell more"
+    with pytest.raises(ServerError):
+        settle(PandaHook(), event)
 
 
 def test_a_failure_that_a_feed_told_is_explained_as_any_other(panda: Panda) -> None:

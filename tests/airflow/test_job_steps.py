@@ -32,7 +32,7 @@ from panda_airflow.sensors.idds import PandaWaitIddsRequestSensor
 from panda_airflow.sensors.job import PandaWaitJobStatusSensor
 from panda_airflow.sensors.server import PandaServerSensor
 from panda_airflow.triggers.polling import PandaPollTrigger
-from tests.airflow.conftest import Memory, Panda, Run, task, wait_until
+from tests.airflow.conftest import ATTEMPTS, Memory, Panda, Run, task, wait_until
 from tests.airflow.test_trigger import airflow_says, airflow_task, by_core, by_sdk, event_of, kill_by_person
 from tests.recorder import Recorder
 
@@ -131,6 +131,7 @@ def test_the_jobs_of_others_are_not_killed(panda: Panda, memory: Memory) -> None
 @pytest.mark.parametrize("travel", [by_sdk, by_core])
 def test_a_deferred_wait_is_resumed_elsewhere(panda: Panda, memory: Memory, travel: Callable[[Any], Any]) -> None:
     ids = ended_jobs(panda, "true")
+    panda.server.faults.inject("garbage", "job/get_status", times=ATTEMPTS)
     step = PandaWaitJobStatusSensor(task_id="wait", job_ids=ids, poke_interval=0.1, deferrable=True)
     with pytest.raises(TaskDeferred) as stopped:
         step.execute(memory())

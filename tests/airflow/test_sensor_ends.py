@@ -22,7 +22,15 @@ from panda_airflow.sensors import task as sensors
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from tests.airflow.conftest import ATTEMPTS, Memory, Panda, Run, task
 from tests.airflow.test_many_tasks import ended, sense
-from tests.airflow.test_trigger import by_sdk, event_of, running_task
+from tests.airflow.test_trigger import (
+    airflow_says,
+    airflow_task,
+    by_sdk,
+    event_of,
+    kill_by_person,
+    running_task,
+    still_runs,
+)
 
 Play = Callable[[DAG], Run]
 both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
@@ -137,3 +145,22 @@ def test_a_kill_that_cannot_be_tried_disturbs_nobody(
     sensor.on_kill()
     with pytest.raises(AirflowSensorTimeout):
         waited(memory, running, cancel_on_timeout=True, timeout=0)
+
+
+@both_ways
+def test_a_sensor_kills_nothing_unless_its_author_says_so(
+    panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    running = running_task(panda)
+    with pytest.raises(AirflowSensorTimeout):
+        waited(memory, running, deferrable=deferrable, timeout=0.3)
+    sensor = sense(running, deferrable=deferrable, mode="reschedule")
+    with pytest.raises((AirflowRescheduleException, TaskDeferred)) as stopped:
+        sensor.execute(memory())
+    sensor.on_kill()
+    if deferrable:
+        airflow_says(monkeypatch, "failed")
+        trigger: Any = getattr(stopped.value, "trigger", None)
+        trigger.task_instance = airflow_task()
+        kill_by_person(trigger)
+    assert still_runs(panda, running)

@@ -347,3 +347,13 @@ def test_a_clear_leaves_the_task_to_the_next_try(panda: Panda, monkeypatch: pyte
     task_id = running_task(panda)
     kill_by_person(trigger_for(task_id))
     assert still_runs(panda, task_id)
+
+
+@pytest.mark.parametrize("answer", [{}, {"manual__2026": {}}, {"another": {"fit": "deferred"}}])
+def test_a_step_that_airflow_does_not_know_any_more_has_no_use_for_its_task(
+    panda: Panda, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(lambda **_: answer))
+    task_id = running_task(panda)
+    kill_by_person(trigger_for(task_id))
+    assert panda.wait(task_id).status == "aborted"
