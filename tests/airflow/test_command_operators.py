@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -375,3 +376,41 @@ def test_an_increase_that_was_refused_may_be_tried_again(manager: Panda, memory:
         with pytest.raises(Refused, match="command rejected"):
             step.execute(memory())
     assert increases == []
+
+
+def test_an_increase_that_changed_nothing_is_no_success(manager: Panda, memory: Memory) -> None:
+    step = PandaIncreaseAttemptsOperator(task_id="more", jedi_task_id=running(manager), increase=2)
+    with pytest.raises(WrongState, match=r"no attempt was added: no input .* increased attemptNr for 0 inputs"):
+        step.execute(memory())
+
+
+def test_a_command_says_what_it_did(manager: Panda, memory: Memory, tmp_path: Path) -> None:
+    task_id = submit(manager, fails_once(tmp_path))
+    manager.wait(task_id, ("finished",))
+    again = PandaReactivateTaskOperator(task_id="again", jedi_task_id=task_id, poll_interval=0.1).execute(memory())
+    assert re.fullmatch(
+        rf"Reactivation of PanDA task {task_id}, which was finished: "
+        r"it is done, 2 of 2 inputs finished; \d new jobs ran.",
+        again["message"],
+    )
+    ended = PandaReloadInputOperator(task_id="reload", jedi_task_id=task_id, poll_interval=0.1).execute(Memory()())
+    assert ended["message"].startswith(f"Reload of the input of PanDA task {task_id}, which was done: it is done")
+
+
+def test_a_soft_finish_says_what_it_did(panda: Panda, memory: Memory) -> None:
+    task_id = submit(panda, "sleep 1")
+    panda.wait(task_id, ("running",))
+    step = PandaFinishTaskOperator(task_id="finish", jedi_task_id=task_id, soft=True, poll_interval=0.1)
+    said = step.execute(memory())["message"]
+    assert said.startswith(f"Soft finish of PanDA task {task_id}, which was running: it is ")
+    assert "of 2 inputs finished." in said
+    left = PandaFinishTaskOperator(task_id="finish", jedi_task_id=running(panda), wait_for_completion=False)
+    assert left.execute(Memory()())["message"].endswith("it is registered, and JEDI carries it out in a few minutes.")
+
+
+def test_who_lacks_the_production_role_is_told_so(panda: Panda, memory: Memory) -> None:
+    with pytest.raises(PermissionDenied, match="Only the production role may do this, whoever owns the task"):
+        PandaPauseTaskOperator(task_id="pause", jedi_task_id=running(panda), poll_interval=0.1).execute(memory())
+    panda.server.backend.store.run("UPDATE tasks SET userName = 'Eve Stranger'")
+    with pytest.raises(PermissionDenied, match="Use the identity that submitted the task or one with the production"):
+        panda.client.task.kill(panda.submitted()[0])

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import stat
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from panda_airflow.client import (
     CredentialRefused,
     NotDelivered,
     ServerError,
+    reread,
     tokens,
     trust,
 )
@@ -259,3 +261,34 @@ def test_what_is_no_proxy_is_said(tmp_path: Path) -> None:
         X509Proxy(empty).check()
     with pytest.raises(CredentialMissing, match="nosuch cannot be read"):
         X509Proxy(tmp_path / "nosuch").check()
+
+
+def test_a_proxy_that_is_written_just_now_is_waited_for(tmp_path: Path) -> None:
+    whole = Authority(tmp_path).proxy("Bob", lifetime=60).read_text()
+    proxy = tmp_path / "renewed"
+    for torn in ("", whole[:200], whole[: whole.index("-----END CERTIFICATE-----") + 26]):
+        proxy.write_text(torn)
+        renewal = threading.Timer(0.3, proxy.write_text, [whole])
+        renewal.start()
+        X509Proxy(proxy).check()
+        renewal.join()
+
+
+def test_a_token_that_was_refused_is_read_again_while_its_file_is_being_written(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("a.half")
+    source = TokenFile(file)
+    assert source.token() == "a.half"
+    renewal = threading.Timer(0.3, file.write_text, ["a.whole.token"])
+    renewal.start()
+    assert source.renew()
+    renewal.join()
+    assert source.token() == "a.whole.token"
+
+
+def test_a_file_that_stays_away_is_not_hopeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reread, "PAUSES", (0.01,))
+    for read in (TokenFile(tmp_path / "nosuch").token, X509Proxy(tmp_path / "nosuch").check):
+        with pytest.raises(CredentialMissing) as missing:
+            read()
+        assert not missing.value.hopeless
