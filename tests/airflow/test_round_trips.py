@@ -23,6 +23,7 @@ from panda_airflow import operators, sensors
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.hooks.step import PandaStep
 from tests.airflow.conftest import Memory, Panda, connection, fails_once, serve, task, unnamed
+from tests.airflow.test_command_operators import partly_failed
 from tests.airflow.test_file_operators import task_with_lost_file
 from tests.airflow.test_job_steps import IDDS, job, request_in
 from tests.airflow.test_steps import STEPS, make
@@ -56,7 +57,7 @@ def jobs_of(panda: Panda, task_id: int) -> list[int]:
 
 
 SCENES: dict[str, Callable[[Panda], Arguments]] = {
-    "PandaSubmitTaskOperator": lambda panda: {"task_parameters": unnamed(task())},
+    "PandaSubmitTaskOperator": lambda panda: {"task_parameters": unnamed(task(taskPriority=1000))},
     "PandaRetryTaskOperator": lambda panda: {"jedi_task_id": reached(panda, "finished", fails_once(panda.server.root))},
     "PandaKillTaskOperator": lambda panda: {"jedi_task_id": running(panda)},
     "PandaFinishTaskOperator": lambda panda: {"jedi_task_id": running(panda), "accept": ["failed"]},
@@ -65,7 +66,7 @@ SCENES: dict[str, Callable[[Panda], Arguments]] = {
     "PandaReactivateTaskOperator": lambda panda: {"jedi_task_id": reached(panda, "done")},
     "PandaReloadInputOperator": lambda panda: {"jedi_task_id": reached(panda, "done")},
     "PandaIncreaseAttemptsOperator": lambda panda: {
-        "jedi_task_id": running(panda),
+        "jedi_task_id": partly_failed(panda),
         "increase": 1,
         "wait_for_completion": True,
         "accept": ["running"],
