@@ -29,8 +29,12 @@ def start(backend: Backend, task: Row) -> None:
     task_id = task["jediTaskID"]
     if jobs.active(backend, task_id):
         tasks.set_status(backend, task_id, "scouting" if _scouts(backend, task) else "running")
-    elif task["modificationTime"] <= backend.clock() - timedelta(seconds=_REST * backend.pace.command):
+    elif task["modificationTime"] <= backend.clock() - _rest(backend):
         begin(backend, task)
+
+
+def _rest(backend: Backend) -> timedelta:
+    return min(timedelta(seconds=_REST * backend.pace.command), tasks.AT_ONCE)
 
 
 def begin(backend: Backend, task: Row) -> None:

@@ -191,6 +191,12 @@ class TestCommands:
         until(lambda: len(site.jobs(task_id)) == 4, "two more jobs")
 
 
+    def test_a_server_that_executes_no_command_makes_jobs_all_the_same(self, tmp_path: Path) -> None:
+        site = Site(tmp_path, Pace(registration=0.0, cycle=0.02, command=24 * 3600.0, slots=1))
+        assert site.end(site.submit("user.bob.idle", jobs=1)) == "done"
+        site.close()
+
+
 class TestAnswers:
     @pytest.mark.parametrize("jumbo_jobs", [0, 1])
     def test_jumbo_jobs_are_a_500(self, devserver: DevServer, jumbo_jobs: int) -> None:
