@@ -190,7 +190,6 @@ class TestCommands:
         assert site.manager.increase_attempts(task_id, 2) == Envelope(True, words, 0)
         until(lambda: len(site.jobs(task_id)) == 4, "two more jobs")
 
-
     def test_a_server_that_executes_no_command_makes_jobs_all_the_same(self, tmp_path: Path) -> None:
         site = Site(tmp_path, Pace(registration=0.0, cycle=0.02, command=24 * 3600.0, slots=1))
         assert site.end(site.submit("user.bob.idle", jobs=1)) == "done"

@@ -83,7 +83,7 @@ def test_a_dag_retries_its_panda_task_until_done_and_finds_what_one_pass_finds(
 ) -> None:
     told, _ = demo.communicate(timeout=GUARD)
     assert demo.returncode == 0, told
-    assert "step wait                        deferred" in told
+    assert "step retry                       deferred" in told
     assert "slice 5 fails on purpose in attempt 2" in told
     assert "step retry                       success" in told
     assert "669 particles in 6 jobs: 292 baryons, 16 leptons, 293 mesons, 68 others" in told
@@ -107,7 +107,7 @@ def test_a_demo_that_is_killed_leaves_no_process(demo: subprocess.Popen[str], ro
 
 @pytest.mark.parametrize(
     ("moment", "number"),
-    [("embedded PanDA server", signal.SIGTERM), ("step wait                        deferred", signal.SIGINT)],
+    [("embedded PanDA server", signal.SIGTERM), ("step retry                       deferred", signal.SIGINT)],
 )
 def test_a_demo_interrupted_by_an_impatient_user_leaves_no_process(
     demo: subprocess.Popen[str], root: Path, moment: str, number: signal.Signals
