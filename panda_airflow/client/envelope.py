@@ -211,12 +211,15 @@ def refusal(endpoint: Endpoint, envelope: Envelope) -> errors.PandaError:
     said: dict[str, Any] = {"endpoint": endpoint.path, "server_says": plain_text(message, 1000).rstrip(". ")}
     if issubclass(kind, errors.DuplicateTask):
         return kind("the task name is taken.", code=code, task_id=named_task_id(message), **said)
+    if not issubclass(kind, errors.Refused):
+        return kind("the server did not carry out the request.", advice=_ADVICE.get(kind, ""), **said)
+    return kind("the server refused.", code=code, advice=_advice(endpoint, kind, message), **said)
+
+
+def _advice(endpoint: Endpoint, kind: type[errors.PandaError], message: str) -> str:
     if issubclass(kind, errors.PermissionDenied) and re.match(r"production or pilot role|no production", message):
-        said["advice"] = _ASK_FOR_ROLE
-    if issubclass(kind, errors.Refused):
-        about_task = "task_id" in endpoint.signature.parameters
-        return kind("the server refused.", code=code, advice="" if about_task else _OTHERWISE.get(kind, ""), **said)
-    return kind("the server did not carry out the request.", advice=_ADVICE.get(kind, ""), **said)
+        return _ASK_FOR_ROLE
+    return "" if "task_id" in endpoint.signature.parameters else _OTHERWISE.get(kind, "")
 
 
 CHECK_ID = "Check the ID or name; the server says the same while its database is down."

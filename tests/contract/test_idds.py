@@ -23,6 +23,7 @@ REGISTERED = ["Command registered successfully"]
 FAILS: dict[str, tuple[type[errors.PandaError], str]] = {
     "anonymous: NOT refused for read commands?": (errors.CredentialMissing, "SSL"),
     "no such request": (errors.NotFound, "request 1"),
+    "form-encoded": (errors.NotFound, "iDDS has no request 1"),
     "get_status detail": (errors.Refused, "no attribute 'name'"),
     "suspend": (errors.InvalidArgument, "not a command"),
     "resume": (errors.InvalidArgument, "not a command"),
