@@ -19,13 +19,14 @@ from panda_airflow.hooks.panda import PandaHook
 ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 """States in which Airflow has no use for a task's result any more."""
 
-HOLD = 20.0
+HOLD = 30.0
 """Seconds after a deferral within which no event fires.
 
 A deferral ends the step's process in the executor, of which the scheduler hears once in each of its loops. Where an
 event has the step queued again before that, Airflow 3.3 takes the late "success" of its first half for the end of the
 second, and fails it (``SchedulerJobRunner.process_executor_events``). The slowest of 200 deferrals on two busy cores
-was heard of after 4.8 s; remote executors, and logs that are uploaded first, take longer. A triggerer that is late
+was heard of after 4.8 s at load 7 and after 17 s at load 23; remote executors, and logs that are uploaded first, add
+to that. A triggerer that is late
 itself shows how busy the machines are: then it is three times that delay, and ten times this at most.
 """
 
