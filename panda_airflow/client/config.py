@@ -166,7 +166,13 @@ class ClientConfig:
         default=10.0, metadata=_about("Connect time limit", "Seconds to wait for a connection.", read=float)
     )
     read_timeout: float = field(
-        default=120.0, metadata=_about("Read time limit", "Seconds to wait for the next bytes of a reply.", read=float)
+        default=120.0,
+        metadata=_about(
+            "Read time limit",
+            "Seconds to wait for the next bytes of a request or its reply; the whole ends after twice that, and a "
+            "second more for each 100 KB. A wait may end so much after its deadline.",
+            read=float,
+        ),
     )
     attempts: int = field(
         default=4, metadata=_about("Attempts", "How often a request that may be repeated is sent at most.", read=int)

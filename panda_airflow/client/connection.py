@@ -227,6 +227,7 @@ def read(reply: requests.Response, limit: int) -> bytes:
     :param limit: bytes that it may have.
     :raises ServerError: it has more, or is packed in another way than was asked for.
     """
+    _trip.get().limit = limit
     if (reply.raw.length_remaining or 0) > limit:
         raise too_large(limit)
     packed = b"".join(reply.raw.stream(_MEGABYTE, decode_content=False))  # read() makes room for what a chunk promises
