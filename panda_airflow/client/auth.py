@@ -13,7 +13,8 @@ from requests.auth import AuthBase
 from panda_airflow.client import errors
 from panda_airflow.client.config import ClientConfig
 from panda_airflow.client.reread import reread
-from panda_airflow.client.tokens import LiteralToken, TokenDirectory, TokenFile, TokenSource, refuse_foreign
+from panda_airflow.client.stored import Account
+from panda_airflow.client.tokens import LiteralToken, TokenDirectory, TokenFile, TokenSource, owner, refuse_foreign
 
 
 class Credential(Protocol):
@@ -32,6 +33,9 @@ class Credential(Protocol):
     def renew(self) -> bool:
         """After a refusal, look for something newer; say whether there is any."""
 
+    def user(self) -> str:
+        """Name the owner, the same after each renewal; empty if that cannot be told now."""
+
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Sign one attempt."""
 
@@ -47,6 +51,10 @@ class Anonymous(AuthBase):
     def renew(self) -> bool:
         """Find nothing newer."""
         return False
+
+    def user(self) -> str:
+        """Name nobody."""
+        return ""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Leave the request as it is."""
@@ -73,6 +81,13 @@ class OidcToken(Anonymous):
     def renew(self) -> bool:
         """Look for a newer token."""
         return self._source.renew()
+
+    def user(self) -> str:
+        """Name the owner of the token; one that is being renewed just now has none."""
+        try:
+            return owner(self._source.peek())
+        except errors.CredentialMissing:
+            return ""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add the two headers."""
@@ -135,6 +150,20 @@ class X509Proxy(Anonymous):
             )
         return min(certificate.not_valid_after_utc for certificate in chain)
 
+    def user(self) -> str:
+        """Name the subject of the certificate behind the proxy, or behind a proxy of a proxy."""
+        from cryptography import x509  # noqa: PLC0415 - as above
+
+        try:
+            subject = x509.load_pem_x509_certificates(self._path.read_bytes())[0].subject
+        except (OSError, ValueError):
+            return ""
+        return _PROXIES.sub("", "".join(f"/{part.rfc4514_string()}" for part in subject.rdns))
+
+
+_PROXIES = re.compile(r"(/CN=(proxy|limited proxy|\d+))+$")
+"""What each delegation adds to a subject."""
+
 
 class NoToken:
     """The source where no way to get a token was configured."""
@@ -149,6 +178,17 @@ class NoToken:
     def renew(self) -> bool:
         """Find nothing newer."""
         return False
+
+    def peek(self) -> str:
+        """Give none."""
+        return ""
+
+
+def account_of(config: ClientConfig) -> Account:
+    """Tell whom which server takes the caller for; reads the credential."""
+    server = config.server
+    plain = server.removesuffix(":443" if server.startswith("https:") else ":80")
+    return Account(plain, credential_of(config).user())
 
 
 def credential_of(config: ClientConfig) -> Credential:

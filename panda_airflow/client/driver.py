@@ -11,12 +11,11 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from panda_airflow.client import errors
-from panda_airflow.client.models import Json
 
 
 @dataclass(frozen=True)
@@ -24,17 +23,17 @@ class Step:
     """What a wait wants done next.
 
     :param delay: seconds to pause first.
-    :param act: look at what is waited for once there is reason to, kill it, retry it, or read now its state, or
-        what it has made.
-    :param parameters: task parameters to overwrite in a retry.
+    :param act: look at what is waited for once there is reason to, kill it, ask whether it is what the wait is for,
+        or read now its state, or what it has made.
+    :param key: what a task has to carry for that, or to be killed; empty for one that its user has named.
     :param task_ids: which tasks, where many are waited for.
     :param note: what to log before the pause.
     :param warn: whether the note is a warning.
     """
 
     delay: float = 0.0
-    act: Literal["look", "kill", "retry", "state", "details"] = "look"
-    parameters: Mapping[str, Json] = field(default_factory=dict)
+    act: Literal["look", "kill", "prove", "state", "details"] = "look"
+    key: str = ""
     task_ids: tuple[int, ...] = ()
     note: str = ""
     warn: bool = False
@@ -64,7 +63,7 @@ class Plan(Protocol[E_co]):
         """Begin the wait: yield what to do, receive its answer, return how the wait ended."""
 
 
-_PERMANENT = (errors.UsageError, errors.ConfigError, errors.CredentialMissing, errors.InvalidArgument)
+_PERMANENT = (errors.UsageError, errors.ConfigError, errors.CredentialMissing, errors.InvalidArgument, errors.NotOurs)
 
 
 def is_permanent(error: errors.PandaError, *, seen: bool) -> bool:
@@ -203,9 +202,9 @@ def first_look(plan: Plan[E_co], perform: Callable[[Step], object], log: Log) ->
     :return: how the wait ended, or None if it goes on; also if the look failed, as only a wait can judge that.
     """
     wait = _Wait(plan, log)
-    acts = ["look", "state", "details"]
+    acts = ["look", "prove", "state", "details"]
     while wait.event is None and wait.step.delay == 0 and wait.step.act in acts:
-        acts = ["state", "details"]
+        acts = ["prove", "state", "details"]
         try:
             answer = perform(wait.step)
         except errors.PandaError:

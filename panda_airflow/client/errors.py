@@ -21,6 +21,7 @@
     |   |-- InvalidArgument       missing, unknown or badly typed argument
     |   |-- WrongState            the command does not apply in this task status
     |   `-- DuplicateTask         the unique task name is taken; ``task_id`` names the holder
+    |-- NotOurs               the task, or the memory of it, is somebody else's: nothing was done to it
     `-- TaskOutcome           a waited-for task did not end as wanted
         |-- TaskFailed            failed, exhausted or broken
         |-- TaskPartlyDone        finished: some jobs succeeded, some did not
@@ -194,6 +195,12 @@ class DuplicateTask(Refused):
     ) -> None:
         super().__init__(message, code=code, **said)
         self.task_id = task_id
+
+
+class NotOurs(PandaError):
+    """The task, or what a step remembers of it, belongs to another step, user or server: nothing was done to it."""
+
+    hopeless = True
 
 
 class TaskOutcome(PandaError):

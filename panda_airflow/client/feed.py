@@ -1,6 +1,6 @@
-"""The status feed: all waits of one connection in one event loop share one poller.
+"""The status feed: all waits of one user at one server in one event loop share one poller.
 
-A wait joins the feed of its connection and uses its :class:`Waiter` in place of a pause and of a look of its own::
+A wait joins the feed of its account and uses its :class:`Waiter` in place of a pause and of a look of its own::
 
     async with join(conn_id, lambda: PandaHook(conn_id).client, plan) as waiter:
         event = await adrive(plan, waiter.perform, sleep=waiter.rest, clock=time.time, log=log)
@@ -38,6 +38,7 @@ from panda_airflow.client.push import Listener
 from panda_airflow.client.reread import is_renewed
 from panda_airflow.client.session import PandaClient
 from panda_airflow.client.status import FINAL_STATUSES
+from panda_airflow.client.stored import Account
 from panda_airflow.client.task_looks import perform_many
 from panda_airflow.client.waiting import WaitPlan
 
@@ -61,18 +62,22 @@ def join(
     *,
     alone: bool = False,
 ) -> Waiter:
-    """Wait for a task, or for many, together with all other waits of the same connection in this event loop.
+    """Wait for a task, or for many, together with all other waits of the same account in this event loop.
 
-    The feed begins with its first wait and ends with the last.
+    The feed begins with its first wait and ends with the last. It is known by server and user, as a connection may
+    come to mean others; only where the plan does not tell these, the waits of one connection are taken together.
 
     :param name: of the connection.
     :param connect: makes the client, in a thread; called once, and again after the server refused the credential.
-    :param plan: what to wait for.
+    :param plan: what to wait for, and at which account.
     :param report: called once a minute and at the end of a feed, for its counters.
     :param alone: look at the task as often as the plan says, which costs least where no other wait is to come.
     """
     feeds = _feeds.setdefault(asyncio.get_running_loop(), {})
-    feed = feeds.get(name) or feeds.setdefault(name, Feed(name, connect, report))
+    account = plan.each.account if isinstance(plan, ManyPlan) else plan.account
+    key = (account, "" if account.user else name)
+    feed = feeds.get(key) or feeds.setdefault(key, Feed(name, account, report, partial(feeds.pop, key)))
+    feed.may_connect(name, connect)
     if isinstance(plan, ManyPlan):
         return ManyWaiter(feed, plan.each, plan.task_ids, alone=alone)
     return Waiter(feed, plan, (plan.task_id,), alone=alone)
@@ -84,11 +89,12 @@ def feeds() -> list[Feed]:
 
 
 class Feed:
-    """One poller for all waits of a connection.
+    """One poller for all waits of an account.
 
-    :param name: of the connection.
-    :param connect: makes the client.
+    :param name: of the connection of the first wait.
+    :param account: whose tasks are where.
     :param report: receives the feed, once a minute and at its end.
+    :param forget: called at the end.
     :ivar waiters: who waits for a task, by wait.
     :ivar line: what a look at a single task has to hold.
     :ivar questions: bulk requests made.
@@ -99,16 +105,17 @@ class Feed:
     """
 
     def __init__(
-        self, name: str, connect: Callable[[], PandaClient], report: Callable[[Feed], None] | None = None
+        self, name: str, account: Account, report: Callable[[Feed], None] | None, forget: Callable[[], object]
     ) -> None:
         self.name = name
+        self._forget = forget
         self.waiters: dict[Waiting, Waiter] = {}
         self.questions = self.looks = self.changes = self.failures = 0
         self.answered: float | None = None
         loop = asyncio.get_running_loop()
         self._ledger = Ledger()
         self._trouble = Trouble()
-        self._link = Link(connect, lambda config: Listener(config, loop, self.tell))
+        self._link = Link(account, lambda config: Listener(config, loop, self.tell))
         self.line = asyncio.Semaphore(LOOKS_AT_ONCE)
         self._one_list = asyncio.Lock()
         self._more = asyncio.Event()
@@ -126,6 +133,10 @@ class Feed:
     def listener(self) -> Listener | None:
         """What hears of changes from a message broker, if the connection names one."""
         return self._link.listener
+
+    def may_connect(self, name: str, connect: Callable[[], PandaClient]) -> None:
+        """Learn of a connection by which the client can be made."""
+        self._link.ways.setdefault(name, connect)
 
     def tell(self, task_id: int, status: str) -> None:
         """Give the waits for a task a reason to look now; only what they see themselves can end them.
@@ -221,7 +232,7 @@ class Feed:
 
     def close(self) -> None:
         """Stop asking and close the client, in its thread."""
-        del _feeds[asyncio.get_running_loop()][self.name]
+        self._forget()
         if self._poller:
             self._poller.cancel()
         self._link.close()
@@ -309,4 +320,4 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
 
 
-_feeds: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Feed]] = WeakKeyDictionary()
+_feeds: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Account, str], Feed]] = WeakKeyDictionary()

@@ -9,12 +9,15 @@ from datetime import datetime
 from threading import Lock
 from typing import TypeVar
 
+from panda_airflow.client.auth import account_of
 from panda_airflow.client.config import ClientConfig
-from panda_airflow.client.errors import AuthError
+from panda_airflow.client.errors import AuthError, NotOurs, PandaError
 from panda_airflow.client.feed_ledger import Question
 from panda_airflow.client.models import TaskRow
+from panda_airflow.client.ownership import RESTORE, elsewhere
 from panda_airflow.client.push import Listener
 from panda_airflow.client.session import PandaClient
+from panda_airflow.client.stored import Account
 
 R = TypeVar("R")
 
@@ -38,13 +41,16 @@ def ask(client: PandaClient, question: Question) -> tuple[list[TaskRow], datetim
 class Link:
     """One client, the threads that use it, and the listener at its message broker.
 
-    :param connect: makes the client, in a thread; called once, and again after the server refused the credential.
+    :param account: whom the client is to be at which server.
     :param listen: makes the listener, for a client that names a broker.
+    :ivar ways: what makes the client, in a thread, by the name of a connection; the first that means the account still
+        is used, and the others after the server refused its credential.
     """
 
-    def __init__(self, connect: Callable[[], PandaClient], listen: Callable[[ClientConfig], Listener]) -> None:
+    def __init__(self, account: Account, listen: Callable[[ClientConfig], Listener]) -> None:
         self.listener: Listener | None = None
-        self._connect = connect
+        self.ways: dict[str, Callable[[], PandaClient]] = {}
+        self._account = account
         self._listen = listen
         self._pool = ThreadPoolExecutor(LOOKS_AT_ONCE + 2, "panda-status-feed")  # a list and a question beside them
         self._lock = Lock()
@@ -79,11 +85,33 @@ class Link:
                     self.listener = self._listen(self._client.config)
             return self._client
 
+    def _connect(self) -> PandaClient:
+        """Make the client by the first way that means the account still.
+
+        :raises NotOurs: all connections have come to mean another server or user.
+        :raises PandaError: a connection cannot be read, or cannot work.
+        """
+        trouble: PandaError = NotOurs("nobody waits any more.")
+        for name, connect in list(self.ways.items()):
+            try:
+                client = connect()
+            except PandaError as error:
+                trouble = error
+                continue
+            if not (found := account_of(client.config)).differs_from(self._account):
+                return client
+            client.close()
+            trouble = NotOurs(elsewhere("this wait", self._account, name, found), advice=RESTORE)
+        raise trouble
+
     def _drop(self, client: PandaClient) -> None:
         """Close a client; the connection is looked up again for the next request, with a new token perhaps."""
         with self._lock:
             if client is self._client:
                 self._client = None
+                first = next(iter(self.ways), None)
+                if first is not None:
+                    self.ways[first] = self.ways.pop(first)
         client.close()
 
     def _close(self) -> None:

@@ -114,7 +114,8 @@ def look_at_recovery(
     """
     found = judge_recovery(_read_cache(client, log_name))
     runs_again = found.verdict == "ended" and _RETRIED.search(found.value["log"][-1])
-    if mark and task_id and runs_again and Mark.of(client.task.get_detailed_info(task_id)) == Mark(**mark):
+    before = Mark.from_json(mark)
+    if before and task_id and runs_again and before.holds(client.task.get_detailed_info(task_id)):
         return Finding("", f"The recovery is registered; JEDI has yet to run PanDA task {task_id} again.")
     return found
 

@@ -47,7 +47,7 @@ class ManyPlan:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> ManyPlan:
         """Read what :meth:`to_json` wrote."""
-        return cls(tuple(value["task_ids"]), WaitPlan.from_json(value["each"]), value["fail_fast"])
+        return cls(tuple(value["task_ids"]), WaitPlan.from_json(value["each"]), value.get("fail_fast", True))
 
     def flow(self) -> Generator[Step, Answer, ManyEvent]:
         """Begin the wait, for one of the drivers."""

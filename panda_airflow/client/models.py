@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Self
 
 from panda_airflow.client.errors import ServerError
 from panda_airflow.client.records import ODD, Record, clean, convert, read_id, rows, shown
+from panda_airflow.client.stored import known
 
 Json = Any
 """A JSON value, with the server's datetime markers already turned into naive UTC ``datetime`` objects."""
@@ -144,17 +145,33 @@ class TaskInfo(Record):
 class Mark:
     """Where a task stood when a command was registered; a final status counts only once the task has moved on.
 
-    :param attempt_nr: attempts that JEDI had executed.
+    :param attempt_nr: retries that JEDI counted.
     :param changed: time of the last status change, ISO 8601, empty if unknown.
+    :param status: what it was; ``reactivate`` changes this alone. Empty if unknown.
     """
 
-    attempt_nr: int
-    changed: str
+    attempt_nr: int = 0
+    changed: str = ""
+    status: str = ""
 
     @classmethod
     def of(cls, info: TaskInfo) -> Mark:
         """Take the mark of a task as just seen."""
-        return cls(info.attempt_nr, info.state_change_time.isoformat() if info.state_change_time else "")
+        changed = info.state_change_time.isoformat() if info.state_change_time else ""
+        return cls(info.attempt_nr, changed, info.status)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Json] | None) -> Mark | None:
+        """Read the fields of a mark, whatever version wrote them."""
+        return cls(**known(cls, stored)) if stored else None
+
+    def holds(self, info: TaskInfo) -> bool:
+        """Whether a task stands there still."""
+        now = Mark.of(info)
+        return self == (now if self.status else replace(now, status=""))
+
+
+NO_MARK = Mark()
 
 
 @dataclass(frozen=True)

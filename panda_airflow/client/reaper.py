@@ -19,13 +19,17 @@ from tempfile import NamedTemporaryFile, TemporaryFile
 from threading import Thread
 from typing import IO, Any
 
-from panda_airflow.client import lookup
+from panda_airflow.client import last_words, lookup
+from panda_airflow.client.auth import account_of
 from panda_airflow.client.config import ClientConfig
-from panda_airflow.client.errors import NotFound, PandaError, Refused, WrongState
+from panda_airflow.client.errors import NotFound, NotOurs, PandaError, Refused, WrongState
 from panda_airflow.client.models import Mark, TaskInfo
+from panda_airflow.client.ownership import require
 from panda_airflow.client.session import PandaClient
 from panda_airflow.client.status import ABOUT_TO_ABORT, ACTIVE_STATUSES
+from panda_airflow.client.stored import UNKNOWN, Account, known
 from panda_airflow.client.task_looks import has_database
+from panda_airflow.client.waiting import JEDI_PATIENCE
 
 FAREWELL = 3.0
 """Seconds that a step which is told to stop waits for the process; Airflow grants the step five."""
@@ -44,6 +48,8 @@ class Target:
         until it has moved on, its end is not the end.
     :param until: epoch seconds until when the server may still have to register it, or to execute that command.
     :param outage: seconds for which a server that is away is waited for.
+    :param key: what the task has to carry; empty for those that their user has named.
+    :param account: on which server it is, and as whom it is killed.
     """
 
     task_ids: tuple[int, ...] = ()
@@ -51,6 +57,8 @@ class Target:
     mark: Mark | None = None
     until: float = 0.0
     outage: float = 3600.0
+    key: str = ""
+    account: Account = UNKNOWN
 
     def to_json(self) -> dict[str, Any]:
         """Write the target as JSON primitives."""
@@ -58,9 +66,13 @@ class Target:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Target:
-        """Read what :meth:`to_json` wrote."""
-        mark = Mark(**value["mark"]) if value["mark"] else None
-        return cls(**(value | {"task_ids": tuple(value["task_ids"]), "mark": mark}))
+        """Read what :meth:`to_json` wrote, in whatever version."""
+        read = {
+            "task_ids": tuple(value.get("task_ids", ())),
+            "mark": Mark.from_json(value.get("mark")),
+            "account": Account.from_json(value.get("account")),
+        }
+        return cls(**(known(cls, value) | read))
 
     def __str__(self) -> str:
         """Name the task, or say how many."""
@@ -77,6 +89,8 @@ def send_reaper(config: ClientConfig, target: Target, patience: float) -> str:
     :param patience: seconds to wait for it.
     :return: what became of the task, as a sentence.
     """
+    if (now := account_of(config)).differs_from(target.account):
+        return f"{target} was left running: it belongs to {target.account}, and the connection means {now}."
     with TemporaryFile() as order, _errors() as errors:  # a pipe would hold up a long list until the process reads it
         order.write(json.dumps({"config": asdict(config), "target": target.to_json()}, default=str).encode())
         order.seek(0)
@@ -124,6 +138,8 @@ def reap(
         for task_id in left:
             try:
                 _kill(client, target, task_id)
+            except NotOurs as error:
+                refused.append(error)
             except PandaError as error:
                 is_answer = isinstance(error, Refused) and has_database(client)
                 ends = target.until if is_answer else max(target.until, began + target.outage)
@@ -144,10 +160,13 @@ def _kill(client: PandaClient, target: Target, task_id: int | None) -> None:
     :raises PandaError: it could not be killed now.
     """
     if task_id is None:
-        found = lookup.newcomer(client, target.name, target.mark)
+        if not target.key:
+            raise NotOurs(f"{target} cannot be told from that of somebody else: another version submitted it.")
+        found = lookup.ours(client, target.name, target.key, target.until - JEDI_PATIENCE)
         if found is None:
-            raise NotFound(f"no task named {target.name} is registered.")
+            raise NotFound(f"no task named {target.name} with the key of this step is registered.")
         task_id = found.task_id
+    require(client, task_id, target.key)
     try:
         client.task.kill(task_id)
     except WrongState:
@@ -157,7 +176,7 @@ def _kill(client: PandaClient, target: Target, task_id: int | None) -> None:
 
 def _may_run_on(info: TaskInfo, mark: Mark) -> bool:
     """Whether the command that JEDI may have yet to execute is still to come, or came just after the refusal."""
-    return Mark.of(info) == mark or info.status in ACTIVE_STATUSES - ABOUT_TO_ABORT
+    return mark.holds(info) or info.status in ACTIVE_STATUSES - ABOUT_TO_ABORT
 
 
 def main() -> None:
@@ -168,9 +187,12 @@ def main() -> None:
         with PandaClient(ClientConfig.from_env({}, **order["config"])) as client:
             reap(client, target)
         fate = f"{target} was told to stop."
+    except NotOurs as error:
+        fate = str(error)
     except PandaError as error:
         fate = f"{target} may still be running; kill it on the PanDA monitor. {error}"
     sys.stderr.write(f"{fate}\n")
+    last_words.leave(target.key, fate)
     with suppress(BrokenPipeError):
         sys.stdout.write(fate)
         sys.stdout.flush()

@@ -9,9 +9,10 @@ from html import unescape
 from math import ceil
 from typing import Any
 
+from panda_airflow.client.decision import Action, Situation, decide
 from panda_airflow.client.envelope import plain_text
 from panda_airflow.client.models import JobInfo, TaskDigest, TaskInfo
-from panda_airflow.client.submission import Action, SubmissionRecord, next_action
+from panda_airflow.client.submission import SubmissionRecord
 
 WORST = 3
 """How many kinds of job error are told."""
@@ -80,12 +81,12 @@ def _error(component: str, code: int, text: str) -> str:
 def attempts(retries: int | None, here: int | None) -> str:
     """Tell how often a task was tried.
 
-    :param retries: those that JEDI has executed, or None if that is not known.
-    :param here: those that the waiting step made, or None if it makes none.
+    :param retries: those that JEDI counts, which begins anew whenever it refines the task again; None if not known.
+    :param here: those that the step has recorded, or None if it makes none.
     """
-    if retries is None:
-        return ""
-    return f"Attempts of the task on the server: {retries + 1}" + ("." if here is None else f"; retries here: {here}.")
+    if here:
+        return f"Attempts of the task: {max(here, retries or 0) + 1}, {here} of them retries by this step."
+    return "" if retries is None else f"Attempts of the task that JEDI counts: {retries + 1}."
 
 
 def jobs_asked_for(parameters: Mapping[str, Any]) -> int | None:
@@ -121,21 +122,29 @@ LOOK_AGAIN = "A retry of this step looks at the task again."
 """What a retry of a sensor does."""
 
 
-def submission_retry(task_id: int, kind: str, status: str) -> str:
+def submission_retry(task_id: int, kind: str, status: str, *, last: bool = False) -> str:
     """Tell what a retry of a step that submitted a task does, which depends on how its wait has ended.
 
     :param kind: of the wait's event.
     :param status: the last status seen.
+    :param last: whether Airflow has no retry left, so that only a clear by a person makes the step go on.
     """
+    if last:
+        return AFTER_THE_LAST
     if kind == "timeout":
-        return "A retry of this step waits for the task, and submits anew under the next name once it is aborted."
-    record = SubmissionRecord("", 0, 0.0, 0, task_id=task_id)
-    action = next_action(record, TaskInfo(task_id, status=status), (), overdue=False)
-    return _SUBMISSION_RETRIES[action]
+        return "A retry of this step waits for the task, and submits anew under another name once it is aborted."
+    record = SubmissionRecord(task_id=task_id)
+    found = decide(Situation(record, TaskInfo(task_id, status=status), accepted=()))
+    return _SUBMISSION_RETRIES.get(found.action, "")
 
+
+AFTER_THE_LAST = (
+    "This was the last try. A clear of this step submits the work anew; with on_clear='continue' it goes on with this "
+    "PanDA task instead, and retries it in place if it can be."
+)
 
 _SUBMISSION_RETRIES = {
     Action.FOLLOW: "A retry of this step waits on for the task.",
     Action.RETRY: "A retry of this step retries the PanDA task in place.",
-    Action.REPLACE: "A retry of this step submits the work anew under the next name.",
+    Action.REPLACE: "A retry of this step submits the work anew under another name.",
 }

@@ -1,18 +1,19 @@
-"""Decisions about submitting: which parameters can be accepted, and what an existing task means. No I/O."""
+"""What is submitted and remembered: parameters that can be accepted, names, and the record of it. No I/O."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from html import unescape
 from typing import Any
 
 from panda_airflow.client.errors import UsageError
-from panda_airflow.client.models import Mark, TaskInfo, named_task_id
-from panda_airflow.client.status import ABOUT_TO_ABORT, RETRYABLE_STATUSES, classify
+from panda_airflow.client.models import Mark
+from panda_airflow.client.status import ABOUT_TO_ABORT
+from panda_airflow.client.stored import UNKNOWN, Account, known
 
 TASK_NAME_LIMIT = 256
 """Longest task name that the server's database holds, in characters."""
@@ -45,6 +46,26 @@ def check_submission(arguments: Mapping[str, Any]) -> None:
         )
 
 
+def refuse_leftovers(value: object, place: str = "task_parameters") -> None:
+    """Refuse task parameters in which a template is left: what another step returned is not rendered.
+
+    :param place: where in the task parameters this is, for the error.
+    :raises UsageError: names the place.
+    """
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            refuse_leftovers(name, f"a key of {place}")
+            refuse_leftovers(item, f"{place}[{name!r}]")
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            refuse_leftovers(item, f"{place}[{number}]")
+    elif isinstance(value, str) and ("{{" in value or "{%" in value):
+        raise UsageError(
+            f"{place} still holds a template: {value!r:.80}; nothing was submitted.",
+            advice="Airflow renders what the DAG says, but not what another step returns: render it there.",
+        )
+
+
 @dataclass(frozen=True)
 class SubmissionRecord:
     """What a workflow step remembers of its submission, in JSON primitives.
@@ -53,70 +74,40 @@ class SubmissionRecord:
     :param generation: how many names this step has used up before.
     :param since: epoch seconds when the submission was decided.
     :param clears: how often a person had cleared the step by then, in any unit that only grows.
-    :param mark: where a task that held the name before stood then; None if the name was free.
+    :param mark: where a task that held the name stood before it was to run again; None if the name was free.
     :param task_id: JediTaskID, or None while only the intent is recorded.
     :param sent: whether a request may have reached the server under this name.
     :param attempt: number of the try that submitted it.
     :param definition: :func:`fingerprint` of what was submitted.
-    :param origin: the server's count of the task's attempts when it was submitted.
     :param owned: whether this step submitted it; otherwise it is that of another step, which held the name.
-    :param first_attempt: that count when the step last began to count the retries inside it.
+    :param key: what proves that a task is the one, see :mod:`panda_airflow.client.ownership`; empty if it has none.
+    :param account: where it was submitted, and as whom.
+    :param newest_job: the last PandaID before the task was to run again; None if it was submitted as a new one.
     """
 
-    name: str
-    generation: int
-    since: float
-    clears: int
+    name: str = ""
+    generation: int = 0
+    since: float = 0.0
+    clears: int = 0
     mark: Mark | None = None
     task_id: int | None = None
     sent: bool = True
     attempt: int = 0
     definition: str = ""
-    origin: int = 0
     owned: bool = True
-    first_attempt: int = 0
+    key: str = ""
+    account: Account = UNKNOWN
+    newest_job: int | None = None
+
+    def __str__(self) -> str:
+        """Name the task."""
+        return f"PanDA task {self.task_id or self.name}"
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> SubmissionRecord:
-        """Read what ``dataclasses.asdict`` wrote."""
-        return cls(**(value | {"mark": Mark(**value["mark"]) if value["mark"] else None}))
-
-
-class Action(Enum):
-    """What a step does about its PanDA task."""
-
-    SUBMIT = "submit a new task"
-    FIND = "find out whether the intended submission reached the server"
-    FOLLOW = "wait for the task that exists"
-    RETRY = "retry the task that exists, in place"
-    REPLACE = "submit anew under the next name"
-
-
-def next_action(
-    record: SubmissionRecord | None, info: TaskInfo | None, accepted: Collection[str], *, overdue: bool
-) -> Action:
-    """Decide what a step does, from what it remembers and what the server shows.
-
-    :param record: the step's memory, or None at the first try.
-    :param info: the recorded task, or None where the server does not show it (yet).
-    :param accepted: statuses that satisfy the step.
-    :param overdue: whether JEDI should long have executed what was submitted.
-    """
-    if record is None or not record.sent:
-        return Action.SUBMIT
-    if record.task_id is None:
-        return Action.FIND
-    if info is not None and Mark.of(info) == record.mark and classify(info.status).is_final:
-        return Action.FIND if overdue else Action.FOLLOW
-    return Action.FOLLOW if info is None or info.status in accepted else _action_in(info.status)
-
-
-def _action_in(status: str) -> Action:
-    """Decide by the status of a task that does not satisfy the step."""
-    if status in RETRYABLE_STATUSES:
-        return Action.RETRY
-    is_lost = status in ABOUT_TO_ABORT or classify(status).is_final
-    return Action.REPLACE if is_lost else Action.FOLLOW
+    def from_json(cls, value: Mapping[str, Any]) -> SubmissionRecord:
+        """Read what ``dataclasses.asdict`` wrote, in whatever version."""
+        mark, account = Mark.from_json(value.get("mark")), Account.from_json(value.get("account"))
+        return cls(**(known(cls, value) | {"mark": mark, "account": account}))
 
 
 def fingerprint(parameters: Mapping[str, Any]) -> str:
@@ -124,11 +115,14 @@ def fingerprint(parameters: Mapping[str, Any]) -> str:
 
     :param parameters: JEDI's task parameters, in JSON primitives.
     """
-    return hashlib.sha256(json.dumps(parameters, sort_keys=True, default=repr).encode()).hexdigest()[:16]
+    return _digest(json.dumps(parameters, sort_keys=True, default=repr))
 
 
-REWRITTEN = frozenset({"taskName", "uniqueTaskName", "userName", "taskPriority", "taskType"})
-"""Task parameters that the server sets by itself where the caller has no production role, and the task's name."""
+STAMP = "airflow"
+"""The task parameter that says who submitted a task, and the framework of a task that names none itself."""
+
+REWRITTEN = frozenset({"taskName", "uniqueTaskName", "userName", "taskPriority", "taskType", STAMP})
+"""Task parameters that the server sets by itself where the caller has no production role, and what names the task."""
 
 
 def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
@@ -141,15 +135,20 @@ def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str
     return sorted(name for name, value in plain.items() if name not in REWRITTEN and found.get(name) != value)
 
 
-def surviving_twin(error_dialog: str) -> int | None:
-    """Name the task in whose favour JEDI aborted another as a duplicate, if it did.
+def surviving_twins(status: str, error_dialog: str) -> list[int]:
+    """Name the tasks in whose favour JEDI aborts another as a duplicate, if it does.
 
     The server's own check for duplicates is not atomic, and for production tasks there is none: JEDI aborts one
     of the two that the server accepted.
 
-    :param error_dialog: of the aborted task.
+    :param status: of the task; in any other than ``aborted``, or on the way there, the words prove nothing.
+    :param error_dialog: of the task: JEDI's whole sentence, as others may quote it.
     """
-    return named_task_id(error_dialog) if "duplicated task" in error_dialog else None
+    said = _DUPLICATED.fullmatch(unescape(error_dialog).strip()) if status in {"aborted", *ABOUT_TO_ABORT} else None
+    return [int(task_id) for task_id in said.group(1).split(",")] if said else []
+
+
+_DUPLICATED = re.compile(r"toabort since there is duplicated task -> jediTaskID=(\d+(?:,\d+)*)")
 
 
 def name_filter(name: str) -> str:
@@ -161,19 +160,30 @@ def name_filter(name: str) -> str:
     return json.dumps({"taskName": pattern})
 
 
-def task_name(dag_id: str, run_id: str, task_id: str, map_index: int, generation: int = 0) -> str:
-    """Derive the name under which a step submits: the same for every try, different for every step and run.
+def task_name(dag_id: str, run_id: str, task_id: str, map_index: int, key: str = "") -> str:
+    """Derive the name under which a step submits: the same for every try, another for every step, run and key.
 
     Holds only characters that the server's name filter does not take for a regular expression.
 
-    :param generation: 0 at first; grows when a name is used up by a task that cannot be retried.
+    :param key: that of the submission, without which the same step of another Airflow has the same name.
     """
-    key = "\0".join((dag_id, run_id, task_id, str(map_index)))
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    parts = "\0".join((dag_id, run_id, task_id, str(map_index), *([key] if key else [])))
     words = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{dag_id}.{task_id}")[: TASK_NAME_LIMIT - 48]
-    return generation_of(f"airflow.{words}.{digest}", generation)
+    return f"airflow.{words}.{_digest(parts)}"
 
 
 def generation_of(name: str, generation: int) -> str:
-    """Name a later generation of a task: the name itself at first, then with a counter."""
-    return f"{name}.g{generation}" if generation else name
+    """Name a later generation of a task: the name itself at first, then with a counter.
+
+    :param name: blanks around it are left out; one that the counter would make too long is shortened.
+    """
+    name = name.strip()
+    suffix = f".g{generation}" if generation and name else ""
+    if not suffix or len(name) + len(suffix) <= TASK_NAME_LIMIT:
+        return name + suffix
+    suffix = f".{_digest(name)}{suffix}"
+    return name[: TASK_NAME_LIMIT - len(suffix)] + suffix
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

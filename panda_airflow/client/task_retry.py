@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from math import isfinite
 from typing import Any
 
-from panda_airflow.client.driver import NO_FAILURES, Step, clock, is_permanent
-from panda_airflow.client.errors import NotFound, PandaError, Refused, UsageError
-from panda_airflow.client.models import Json, Mark, TaskInfo
+from panda_airflow.client.driver import Step, clock
+from panda_airflow.client.errors import UsageError
+from panda_airflow.client.models import NO_MARK, Json, Mark, TaskInfo
 from panda_airflow.client.status import RETRYABLE_STATUSES, check_statuses
+from panda_airflow.client.stored import known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ class TaskRetryPolicy:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> TaskRetryPolicy:
         """Read what :meth:`to_json` wrote."""
-        return cls(**value)
+        return cls(**known(cls, value))
 
 
 def _check(holds: bool, name: str, wanted: str, given: object) -> None:  # noqa: FBT001 - reads as an assertion
@@ -101,73 +102,122 @@ _NEVER = TaskRetryPolicy(attempts=0)
 
 
 class Retries:
-    """The retries of one task in one wait: how many there were, and whether there is another.
+    """Says in a wait whether an ended task is to be retried, and when; the step itself records and sends each retry.
+
+    A wait may be made again in another process at any time and knows no more than its plan, so that it would retry
+    more often than the policy says, or with parameters that were used before. JEDI's own count of attempts is no
+    help: it begins at 0 whenever the task is refined again.
 
     :param policy: of the wait; None retries nothing.
-    :param first_attempt: attempts that JEDI had executed when the step began.
+    :param made: how many retries the step has recorded.
+    :param shortest: seconds to wait at least, so that a retry that cannot be registered goes to and fro no faster.
     :param deadline: epoch seconds after which nothing is retried, or None.
-    :param outage: seconds during which a retry may fail to be registered before the wait gives up.
     """
 
-    def __init__(
-        self, policy: TaskRetryPolicy | None, *, first_attempt: int, deadline: float | None, outage: float
-    ) -> None:
+    def __init__(self, policy: TaskRetryPolicy | None, made: int, shortest: float, deadline: float | None) -> None:
         self._policy = policy or _NEVER
-        self._first_attempt = first_attempt
+        self._made = made
+        self._shortest = shortest
         self._deadline = deadline
-        self._outage = outage
-        self._failures = NO_FAILURES
         self._paused: Mark | None = None
-        self._refused: tuple[Mark, str] | None = None
-        self.made = 0
-
-    def count(self, info: TaskInfo) -> None:
-        """Learn from a look how many retries there were; JEDI counts those that it has executed."""
-        self.made = max(self.made, info.attempt_nr - self._first_attempt)
 
     def objection(self, info: TaskInfo, now: float) -> str | None:
         """Say why an ended task is not retried, in an empty text where its policy says all; None if it is."""
-        if info.status not in self._policy.statuses or self.made >= self._policy.attempts:
+        if info.status not in self._policy.statuses or self._made >= self._policy.attempts:
             return ""
-        if self._refused and self._refused[0] == Mark.of(info):
-            return self._refused[1]
-        if self._policy.parameters_of(self.made + 1) and info.raw.get("taskType", "anal") != "anal":
+        if self._policy.new_parameters and info.raw.get("taskType", "anal") != "anal":
             return "It was not retried: with new parameters, the server would make a new task of a production task."
         if self._deadline is not None and now + self._pause_before(info) >= self._deadline:
             return f"It was not retried: the deadline, {clock(self._deadline)}, is before its next retry."
         return None
 
-    def step(self, info: TaskInfo) -> Step:
-        """Pause before the retry of an ended task, and after that, if the task has not moved, ask for it."""
-        number, parameters = self.made + 1, self._policy.parameters_of(self.made + 1)
-        if self._paused == Mark.of(info):
-            return Step(act="retry", parameters=parameters)
+    def pause(self, info: TaskInfo) -> Step | None:
+        """Pause before the retry of an ended task; None once that is over and the task has not moved."""
+        if self._is_paused(info):
+            return None
         seconds = self._pause_before(info)
         self._paused = Mark.of(info)
-        self._failures = NO_FAILURES
-        changed = "".join(f", {name}={value!r:.80}" for name, value in parameters.items())
-        note = (
-            f"PanDA task {info.task_id} ended as {info.status}: it is retried in {seconds:.0f} s "
-            f"(retry {number} of {self._policy.attempts}{changed})."
-        )
+        number = f"retry {self._made + 1} of {self._policy.attempts}"
+        note = f"PanDA task {info.task_id} ended as {info.status}: it is retried in {seconds:.0f} s ({number})."
         return Step(seconds, note=note, warn=True)
 
-    def accept(self) -> None:
-        """Count a retry that the server has registered, whether or not JEDI will count it."""
-        self.made += 1
-        self._failures = NO_FAILURES
-
-    def refuse(self, error: PandaError, info: TaskInfo, now: float) -> str:
-        """Take note of a retry that was not registered, and say so; give up if that is for good.
-
-        :param error: a refusal is for good unless the task has moved; other failures are after an outage.
-        """
-        is_refusal = isinstance(error, Refused) and not isinstance(error, NotFound)
-        self._failures = self._failures.and_one(now)
-        over = self._failures.are_too_many(now, self._outage)
-        if is_refusal or over or is_permanent(error, seen=True):
-            self._refused = Mark.of(info), f"Its retry could not be registered: {error}"
-        return f"The retry of PanDA task {info.task_id} was not registered: {error}"
+    def _is_paused(self, info: TaskInfo) -> bool:
+        return self._paused is not None and self._paused.holds(info)
 
     def _pause_before(self, info: TaskInfo) -> float:
-        return 0.0 if self._paused == Mark.of(info) else self._policy.delay_of(self.made + 1)
+        delay = self._policy.delay_of(self._made + 1)
+        return 0.0 if self._is_paused(info) else max(delay, min(self._shortest, MOMENT))
+
+
+MOMENT = 10.0
+"""Seconds after which a retry that could not be registered is sent again, if its policy has no delay."""
+
+
+@dataclass(frozen=True)
+class SentRetry:
+    """A retry in place that was about to be sent.
+
+    :param at: epoch seconds.
+    :param mark: where the task stood: as long as that holds, JEDI has not executed the retry, which may be lost.
+    :param by_policy: whether its parameters are those of the policy.
+    """
+
+    at: float = 0.0
+    mark: Mark = NO_MARK
+    by_policy: bool = True
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SentRetry:
+        """Read its fields, whatever version wrote them."""
+        return cls(**(known(cls, value) | {"mark": Mark.from_json(value.get("mark")) or NO_MARK}))
+
+
+@dataclass(frozen=True)
+class RetryHistory:
+    """The retries in place that a step has recorded, each before it was sent.
+
+    :param task_id: of which task; another one has no history yet.
+    :param key: what that task carries, since IDs repeat.
+    :param sent: all of them.
+    :param begun: how many of them there were when the count for the policy last began.
+    """
+
+    task_id: int
+    key: str = ""
+    sent: tuple[SentRetry, ...] = ()
+    begun: int = 0
+
+    @classmethod
+    def of(cls, task_id: int, key: str, value: Mapping[str, Any] | None) -> RetryHistory:
+        """Read what ``dataclasses.asdict`` wrote, in whatever version; empty if that is of another task."""
+        if not value or (value.get("task_id"), value.get("key")) != (task_id, key):
+            return cls(task_id, key)
+        sent = tuple(SentRetry.from_json(item) for item in value.get("sent", []))
+        return cls(task_id, key, sent, value.get("begun", 0))
+
+    @property
+    def here(self) -> int:
+        """How many there were since the count for the policy last began."""
+        return len(self.sent) - self.begun
+
+    def anew(self) -> RetryHistory:
+        """Begin the count for the policy anew."""
+        return replace(self, begun=len(self.sent))
+
+    def is_pending(self, info: TaskInfo) -> bool:
+        """Whether the task stands where it stood before the last one."""
+        return bool(self.sent) and self.sent[-1].mark.holds(info)
+
+    def number(self, info: TaskInfo) -> int:
+        """Which of the policy's retries is the next: that which JEDI has yet to execute, if there is one."""
+        return max(1, sum(retry.by_policy for retry in self.sent) + (not self.is_pending(info)))
+
+    def noted(self, info: TaskInfo, now: float, *, by_policy: bool = True) -> RetryHistory:
+        """Add a retry that is about to be sent; one that JEDI has yet to execute is replaced by it, on the server too.
+
+        :param info: the task as it stands.
+        :param now: epoch seconds.
+        """
+        if self.is_pending(info):
+            return self
+        return replace(self, sent=(*self.sent, SentRetry(now, Mark.of(info), by_policy)))

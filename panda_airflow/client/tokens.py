@@ -38,16 +38,37 @@ GET_A_TOKEN = "Run pbook (panda-client) with PANDA_AUTH=oidc and sign in once to
 
 
 @lru_cache(maxsize=16)
+def claims_of(token: str) -> dict[str, Any]:
+    """Read what a JWT claims; the signature is the server's business.
+
+    :return: nothing of what is no JWT.
+    """
+    with suppress(ValueError, IndexError, binascii.Error):
+        payload = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return claims if isinstance(claims, dict) else {}
+    return {}
+
+
 def expiry(token: str) -> float | None:
-    """Read from a JWT when it expires, in seconds since the epoch; the signature is the server's business.
+    """Read from a JWT when it expires, in seconds since the epoch.
 
     :return: nothing if the token does not say, or is no JWT.
     """
-    with suppress(ValueError, IndexError, KeyError, TypeError, binascii.Error):
-        payload = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return float(claims["exp"])
+    with suppress(ValueError, KeyError, TypeError):
+        return float(claims_of(token)["exp"])
     return None
+
+
+def owner(token: str) -> str:
+    """Name the person of a JWT, the same in every token that is issued to her.
+
+    The server goes by the claim ``name``, whatever its capitals, so that this comes first.
+
+    :return: nothing if the token does not say, or is no JWT.
+    """
+    claims = claims_of(token)
+    return str(claims.get("name") or "").strip().title() or str(claims.get("sub") or "")
 
 
 def fingerprint(token: str) -> str:
@@ -92,6 +113,12 @@ class TokenSource(Protocol):
     def renew(self) -> bool:
         """After a refusal, look for a newer token; say whether there is one."""
 
+    def peek(self) -> str:
+        """Give the token as it is, also one that has expired.
+
+        :raises CredentialMissing: there is none.
+        """
+
 
 @dataclass(frozen=True)
 class LiteralToken:
@@ -110,6 +137,10 @@ class LiteralToken:
     def renew(self) -> bool:
         """Say no: there is nowhere to look."""
         return False
+
+    def peek(self) -> str:
+        """Give the token."""
+        return self.text
 
 
 @dataclass
@@ -141,6 +172,10 @@ class TokenFile:
     def _changed(self) -> None:
         if self._read() == self._last:
             raise errors.CredentialRefused("the token has not changed.")
+
+    def peek(self) -> str:
+        """Read the token."""
+        return self._read()
 
     def _read(self) -> str:
         refuse_foreign(self.path)
@@ -192,6 +227,10 @@ class TokenDirectory:
                 raise
             log.warning("The token %s is still valid but was not refreshed: %s", fingerprint(token), error)
             return token
+
+    def peek(self) -> str:
+        """Read the token, and refresh nothing."""
+        return str(self._read()["id_token"])
 
     def renew(self) -> bool:
         """Refresh the token even if it looks valid: a fresh one also carries the groups of today."""

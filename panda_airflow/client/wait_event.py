@@ -17,9 +17,11 @@ class WaitEvent(TypedDict):
 
     ``kind`` is ``ended`` (in a status the plan accepts), ``failed`` (in any other final status), ``timeout``,
     ``stuck`` (a command was not executed), ``outage`` (too many looks failed) or ``error`` (looking is impossible).
-    ``note`` says what became of the task, ``attempts`` how often it was retried inside this wait, ``attempt_nr`` how
-    often ever, ``fate`` what the wait did about the task when the deadline passed, if it did what it should, and
-    ``mark`` where the task stood before a command that JEDI may have yet to execute, as the fields of ``Mark``.
+    ``note`` says what became of the task, ``attempts`` how often the step retried it, ``attempt_nr`` how often JEDI
+    has since it last refined it, ``fate`` what the wait did about the task when the deadline passed, if it did what it
+    should, and ``mark`` where the task stood before a command that JEDI may have yet to execute, as the fields of
+    ``Mark``. ``retry`` is true where the task is to be retried now, which another version takes for the failure that
+    it is, ``hopeless`` where to wait again is useless, and ``account`` says where the task was looked at.
     """
 
     kind: Kind
@@ -34,6 +36,9 @@ class WaitEvent(TypedDict):
     attempts: NotRequired[int]
     attempt_nr: NotRequired[int]
     output_datasets: NotRequired[list[str]]
+    retry: NotRequired[bool]
+    hopeless: NotRequired[bool]
+    account: NotRequired[dict[str, str]]
 
 
 def with_details(event: WaitEvent, info: TaskInfo) -> WaitEvent:

@@ -9,7 +9,7 @@ exception. An operator, a sensor's poke and a trigger therefore cannot disagree.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from panda_airflow.client.driver import (
 )
 from panda_airflow.client.models import Mark, TaskInfo, TaskRow
 from panda_airflow.client.status import FINAL_STATUSES, Outcome, check_statuses, classify, is_known
+from panda_airflow.client.stored import UNKNOWN, Account, known
 from panda_airflow.client.task_retry import Retries, TaskRetryPolicy
 from panda_airflow.client.wait_event import Kind, WaitEvent, with_details, with_fate, with_products
 
@@ -52,12 +53,13 @@ class WaitPlan:
     :param mark: where the task stood before the command, as in :class:`Mark`, or None.
     :param retry: when the wait retries the task in place instead of ending badly, or None for never. A deadline
         that comes before the next retry ends the wait at once, as that ended task deserves.
-    :param first_attempt: the task's ``attempt_nr`` when the step began; what it has grown by since are the retries
-        made, a person's among them, whatever worker or triggerer was lost meanwhile.
+    :param made: how many such retries the step has recorded.
     :param min_finished: fraction of the input files (without input: of the jobs), above 0 and up to 1, that are
         enough: the wait ends well once they are finished, whatever the status; None for no such shortcut.
     :param details: end well only once it is known what the task has made, which the event then tells.
     :param label: the task's prodSourceLabel, for all that is known; a wrong one costs a request.
+    :param key: what the task has to carry before its end is believed or it is killed; empty for one that is named.
+    :param account: on which server the task is, and as whom it is looked at; a connection may come to mean another.
     """
 
     task_id: int
@@ -71,10 +73,12 @@ class WaitPlan:
     cancel_on_timeout: bool = True
     mark: Mark | None = None
     retry: TaskRetryPolicy | None = None
-    first_attempt: int = 0
+    made: int = 0
     min_finished: float | None = None
     label: str = "user"
     details: bool = False
+    key: str = ""
+    account: Account = UNKNOWN
 
     def __post_init__(self) -> None:
         """Check the interval, the statuses and the fraction.
@@ -106,11 +110,14 @@ class WaitPlan:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> WaitPlan:
         """Read what :meth:`to_json` wrote, also in another version that knew fewer fields, or more."""
-        value = {name: item for name, item in value.items() if name in cls.__dataclass_fields__}
-        known = tuple(word for word in value["statuses"] if is_known(word))  # a plan under way is not refused
-        mark = Mark(**value["mark"]) if value.get("mark") else None
-        retry = TaskRetryPolicy.from_json(value["retry"]) if value.get("retry") else None
-        return cls(**(value | {"statuses": known, "mark": mark, "retry": retry}))
+        words = value.get("statuses", cls.statuses)
+        read = {
+            "statuses": tuple(word for word in words if is_known(word)),  # a plan under way is not refused
+            "mark": Mark.from_json(value.get("mark")),
+            "retry": TaskRetryPolicy.from_json(value["retry"]) if value.get("retry") else None,
+            "account": Account.from_json(value.get("account")),
+        }
+        return cls(**(known(cls, value) | read))
 
     def delay(self, now: float) -> float:
         """Seconds until the next look; see :func:`pause`."""
@@ -147,6 +154,7 @@ class Watch:
         self.plan = plan
         self.status = status
         self.failures = Failures(failing_since, failures) if failures else NO_FAILURES
+        self._doubts = NO_FAILURES
         self.note = ""
         self.warn = False
 
@@ -171,12 +179,20 @@ class Watch:
             return self._event("timeout", note=f"The deadline was {clock(self.plan.deadline)}.")
         return event
 
-    def expect_move(self, mark: Mark, now: float) -> None:
-        """Go on after a command, until whose execution the task stands where it stood.
+    def prove(self, event: WaitEvent, answer: object, now: float) -> WaitEvent | None:
+        """Say whether an end is believed, or None if that cannot be told now, and the wait goes on.
 
-        :param mark: where.
+        :param answer: an error, unless the task carries the key of the plan.
         """
-        self.plan = replace(self.plan, since=now, mark=mark)
+        if isinstance(answer, errors.NotOurs):
+            return {**self._event("error", note=str(answer)), "hopeless": True}
+        self._doubts = self._doubts.and_one(now) if isinstance(answer, errors.PandaError) else NO_FAILURES
+        if self._doubts is NO_FAILURES:
+            return event
+        self.note, self.warn = f"Whose PanDA task {self.plan.task_id} is cannot be told now: {answer}", True
+        if self.plan.deadline is not None and now >= self.plan.deadline:
+            return self._event("timeout", note=self.note)
+        return self._event("outage", note=self.note) if self._doubts.are_too_many(now, self.plan.outage) else None
 
     def delay(self, now: float) -> float:
         """Seconds until the next look."""
@@ -187,7 +203,7 @@ class Watch:
         self.status = info.status
         accepted = info.status in self.plan.statuses or self._has_enough(info)
         over = accepted or classify(info.status).is_final
-        stale = self.plan.mark == Mark.of(info)
+        stale = self.plan.mark is not None and self.plan.mark.holds(info)
         if over and not stale:
             return self._ended("ended" if accepted else "failed", info)
         if over and now >= self.plan.since + self.plan.patience:
@@ -214,8 +230,9 @@ class Watch:
         if isinstance(error, errors.NotFound) and not self.status and now < plan.since + plan.patience:
             self.note, self.warn = f"PanDA task {plan.task_id} is not registered yet.", False
             return None
-        if is_permanent(error, seen=bool(self.status) or now > plan.since + SETTLED):
-            return with_fate(self._event("error", note=str(error)), "The PanDA task was left running.")
+        if not self._is_odd(error) and is_permanent(error, seen=bool(self.status) or now > plan.since + SETTLED):
+            event = with_fate(self._event("error", note=str(error)), "The PanDA task was left running.")
+            return {**event, "hopeless": error.hopeless}
         self.failures = self.failures.and_one(now)
         over = self.failures.are_too_many(now, plan.outage)
         self.note, self.warn = (
@@ -228,6 +245,10 @@ class Watch:
             else None
         )
 
+    def _is_odd(self, error: errors.PandaError) -> bool:
+        """Whether a refusal cannot be right, as the task was seen before, or submitted by the step itself."""
+        return isinstance(error, errors.InvalidArgument) and bool(self.status or self.plan.key)
+
     def _ended(self, kind: Literal["ended", "failed"], info: TaskInfo) -> WaitEvent:
         return with_details(self._event(kind), info)
 
@@ -237,55 +258,49 @@ class Watch:
 
 def wait_flow(plan: WaitPlan) -> Generator[Step, Answer, WaitEvent]:
     """Wait for a task: yield what to do, receive its answer, return how the wait ended."""
-    watch = Watch(plan)
-    retries = Retries(plan.retry, first_attempt=plan.first_attempt, deadline=plan.deadline, outage=plan.outage)
-    event = yield from _look_on(watch, retries)
-    if plan.retry:
-        event = {**event, "attempts": retries.made}
-    if watch.plan.mark and event["kind"] not in ("ended", "failed"):
-        event = {**event, "mark": asdict(watch.plan.mark)}
+    event = yield from _look_on(Watch(plan))
+    if plan.account.server:
+        event = {**event, "account": asdict(plan.account)}
+    if plan.mark and event["kind"] not in ("ended", "failed"):
+        event = {**event, "mark": asdict(plan.mark)}
     if event["kind"] == "ended" and plan.details:
         return (yield from with_products({plan.task_id: event}, **plan.limits))[plan.task_id]
     if event["kind"] != "timeout":
         return event
     if not plan.cancel_on_timeout:
         return with_fate(event, "The PanDA task was left running.")
-    answer, _ = yield Step(act="kill", note=f"Killing PanDA task {plan.task_id}: the deadline passed.", warn=True)
+    note = f"Killing PanDA task {plan.task_id}: the deadline passed."
+    answer, _ = yield Step(act="kill", key=plan.key, note=note, warn=True)
     if isinstance(answer, errors.PandaError):
         return {**event, "note": f"{event.get('note')} Killing the PanDA task failed: {answer}"}
     return with_fate(event, "The PanDA task was told to stop.")
 
 
-def _look_on(watch: Watch, retries: Retries) -> Generator[Step, Answer, WaitEvent]:
-    """Look until the task has ended for good, retrying it as its policy says."""
+def _look_on(watch: Watch) -> Generator[Step, Answer, WaitEvent]:
+    """Look until the task has ended for good, or is to be retried as its policy says."""
+    plan = watch.plan
+    retries = Retries(plan.retry, plan.made, plan.poll_interval, plan.deadline)
     seen, now = yield Step()
     while True:
-        event = watch.judge(seen, now)
-        if isinstance(seen, TaskInfo):
-            retries.count(seen)
-        if event is None:
-            seen, now = yield Step(watch.delay(now), note=watch.note, warn=watch.warn)
-        elif event["kind"] != "failed" or not isinstance(seen, TaskInfo):
+        event, pause = watch.judge(seen, now), None
+        if event and event["kind"] == "failed" and isinstance(seen, TaskInfo):
+            event, pause = _retried(event, retries, seen, now)
+        if event and event["kind"] in ("ended", "failed") and plan.key and not event.get("retry"):
+            answer, now = yield Step(act="prove", key=plan.key)
+            event = watch.prove(event, answer, now)
+        if event:
             return event
-        elif (objection := retries.objection(seen, now)) is not None:
-            return {**event, "note": objection}
-        else:
-            seen, now = yield from _retry(watch, retries, seen)
+        seen, now = yield pause or Step(watch.delay(now), note=watch.note, warn=watch.warn)
 
 
-def _retry(watch: Watch, retries: Retries, info: TaskInfo) -> Generator[Step, Answer, Answer]:
-    """Pause before a retry, or ask for it once that is over; return what the next look gives."""
-    step = retries.step(info)
-    answer, now = yield step
-    if step.act == "look":
-        return answer, now
-    if isinstance(answer, errors.PandaError):
-        note = retries.refuse(answer, info, now)
-    else:
-        note = f"The retry of PanDA task {info.task_id} is registered."
-        retries.accept()
-        watch.expect_move(Mark.of(info), now)
-    return (yield Step(watch.delay(now), note=note, warn=isinstance(answer, errors.PandaError)))
+def _retried(event: WaitEvent, retries: Retries, info: TaskInfo, now: float) -> tuple[WaitEvent | None, Step | None]:
+    """Say how a wait goes on whose task has failed: it ends, for good or for a retry, or pauses before that."""
+    objection = retries.objection(info, now)
+    pause = retries.pause(info) if objection is None else None
+    if pause:
+        return None, pause
+    end: WaitEvent = {**event, "retry": True} if objection is None else {**event, "note": objection}
+    return end, None
 
 
 def conclude(event: object, explanation: Iterable[str] = ()) -> WaitEvent:
@@ -296,19 +311,21 @@ def conclude(event: object, explanation: Iterable[str] = ()) -> WaitEvent:
     :raises TaskOutcome: the task failed, or the wait gave up.
     :raises UsageError: this is no event of a wait.
     """
-    known = read_event(event)
-    if known["kind"] == "ended":
-        return known
-    task_id, status = known["task_id"], known["status"]
-    error = _ERRORS.get(known["kind"]) or _OUTCOMES[classify(status)]
+    told = read_event(event)
+    if told["kind"] == "ended":
+        return told
+    task_id, status = told["task_id"], told["status"]
+    error = _ERRORS.get(told["kind"]) or _OUTCOMES[classify(status)]
     lines = [
-        f"PanDA task {task_id} {_VERDICTS[known['kind']].format(status=status or 'unknown')}",
-        known.get("note", ""),
-        report.dialog(known.get("error_dialog", "")),
-        report.attempts(known.get("attempt_nr"), known.get("attempts")),
+        f"PanDA task {task_id} {_VERDICTS[told['kind']].format(status=status or 'unknown')}",
+        told.get("note", ""),
+        report.dialog(told.get("error_dialog", "")),
+        report.attempts(told.get("attempt_nr"), told.get("attempts")),
         *explanation,
     ]
-    raise error("\n".join(line for line in lines if line), task_id=task_id, status=status, fate=known.get("fate", ""))
+    said: errors.Said = {"hopeless": True} if told.get("hopeless") else {}
+    fate = told.get("fate", "")
+    raise error("\n".join(line for line in lines if line), task_id=task_id, status=status, fate=fate, **said)
 
 
 _ERRORS: dict[str, type[errors.TaskOutcome]] = {
@@ -348,8 +365,8 @@ def read_event(event: object) -> WaitEvent:
         and type(event.get("task_id")) is int
         and isinstance(event.get("status"), str)
     ):
-        known: WaitEvent = event  # type: ignore[assignment]
-        return known
+        told: WaitEvent = event  # type: ignore[assignment]
+        return told
     raise errors.UsageError(f"this is not an event of a wait for a PanDA task: {event!r:.200}")
 
 

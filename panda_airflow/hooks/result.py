@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
-from panda_airflow.client import PandaError
+from panda_airflow.client import NotOurs, PandaError
+from panda_airflow.client.auth import account_of
 from panda_airflow.client.models import JobInfo, TaskDigest
+from panda_airflow.client.ownership import RESTORE, elsewhere
 from panda_airflow.client.report import input_counts, job_counts, job_errors
+from panda_airflow.client.stored import Account
 from panda_airflow.client.wait_event import WaitEvent, with_details
 from panda_airflow.client.waiting import conclude, read_event
 from panda_airflow.hooks.panda import PandaHook
@@ -40,9 +43,12 @@ def settle(hook: PandaHook, event: object, retry_note: str = "", *, datasets: bo
     :param datasets: read the names of the outputs and what else the event lacks, which costs two requests at most.
     :raises TaskOutcome: with the status, the error dialog, the progress and the most frequent job errors.
     :raises PandaError: it cannot be read what a task has made that ended well.
+    :raises NotOurs: it was waited for at another server, or as another user.
     :raises UsageError: this is no event of a wait.
     """
-    known = _completed(hook, read_event(event), datasets)
+    told = read_event(event)
+    _same_account(hook, told)
+    known = _completed(hook, told, datasets)
     task_id = known["task_id"]
     page = hook.config.task_page(task_id)
     conclude(known, () if known["kind"] == "ended" else [*_explanation(hook, known), page, retry_note])
@@ -54,6 +60,14 @@ def settle(hook: PandaHook, event: object, retry_note: str = "", *, datasets: bo
         "output_datasets": known["output_datasets"] if "output_datasets" in known else _made(hook, known, datasets),
         "monitor_url": page,
     }
+
+
+def _same_account(hook: PandaHook, event: WaitEvent) -> None:
+    """Read nothing of a task of the same number on another server."""
+    account = Account.from_json(event.get("account"))
+    if account.server and (found := account_of(hook.config)).differs_from(account):
+        what = f"PanDA task {event['task_id']}, which was waited for,"
+        raise NotOurs(elsewhere(what, account, hook.panda_conn_id, found), advice=RESTORE)
 
 
 def _completed(hook: PandaHook, event: WaitEvent, wanted: bool) -> WaitEvent:  # noqa: FBT001 - private

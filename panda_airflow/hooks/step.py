@@ -8,8 +8,11 @@ from typing import Any, cast
 
 from airflow.sdk import BaseOperator
 
-from panda_airflow.client import PandaClient, UsageError
+from panda_airflow.client import NotOurs, PandaClient, UsageError
+from panda_airflow.client.auth import account_of
+from panda_airflow.client.ownership import RESTORE, elsewhere
 from panda_airflow.client.records import is_id
+from panda_airflow.client.stored import Account
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.policies.retry import PandaRetryPolicy
 
@@ -47,3 +50,16 @@ class PandaStep(BaseOperator):
     def client(self) -> PandaClient:
         """The client behind the hook."""
         return self.hook.client
+
+    @property
+    def account(self) -> Account:
+        """Whom which server takes this step for."""
+        return account_of(self.hook.config)
+
+    def same_account(self, what: str, account: Account) -> None:
+        """Make sure that the connection means the server and user that something belongs to.
+
+        :raises NotOurs: it means others by now.
+        """
+        if (found := self.account).differs_from(account):
+            raise NotOurs(elsewhere(what, account, self.panda_conn_id, found), advice=RESTORE)

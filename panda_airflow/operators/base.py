@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowTaskTimeout, TaskDeferralTimeout
@@ -21,18 +21,15 @@ from panda_airflow.client import (
     PandaClient,
     PandaError,
     ServerError,
-    TaskAborted,
     TaskOutcome,
     TransportError,
-    UsageError,
     WaitTimeout,
 )
 from panda_airflow.client.acts import perform
-from panda_airflow.client.driver import Step, adrive, check_interval, first_look, run_apart
+from panda_airflow.client.driver import adrive, check_interval, first_look, run_apart
 from panda_airflow.client.feed import join
-from panda_airflow.client.feed_waiter import Waiter
 from panda_airflow.client.lookup import until_registered
-from panda_airflow.client.models import Json, Mark, TaskInfo
+from panda_airflow.client.models import Mark, TaskInfo
 from panda_airflow.client.reaper import FAREWELL, LAST_WORDS, Target, send_reaper
 from panda_airflow.client.report import LOOK_AGAIN
 from panda_airflow.client.status import check_statuses, classify
@@ -40,10 +37,10 @@ from panda_airflow.client.task_retry import TaskRetryPolicy
 from panda_airflow.client.wait_event import WaitEvent
 from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan, read_event
 from panda_airflow.hooks.assets import publish
-from panda_airflow.hooks.lineage import TaskLineage
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.hooks.result import TaskResult, settle
 from panda_airflow.links.panda import PandaTaskLink
+from panda_airflow.operators.in_place import RetriesInPlace
 from panda_airflow.operators.memory import Context, Memory, end_noted, gives_up
 from panda_airflow.triggers.base import backstop
 from panda_airflow.triggers.panda import PandaTaskTrigger
@@ -52,7 +49,7 @@ _PASSING = (AuthError, ConfigError, TransportError, ServerError)
 """What a renewal, a deployment or an outage can cause; an outage that lasted ends a wait as ``ServerAway``."""
 
 
-class PandaTaskOperator(TaskLineage):
+class PandaTaskOperator(RetriesInPlace):
     """Base of the steps that own a PanDA task.
 
     :param panda_conn_id: Airflow connection of type ``panda``.
@@ -102,7 +99,7 @@ class PandaTaskOperator(TaskLineage):
         self.task_retry = task_retry
         self.monitor_url = ""
         self._target: Target | None = None
-        self._seen: Mark | None = None
+        self._key = ""
         self._told_to_stop = False
         self._timed_out = False
         self._owns = True
@@ -121,14 +118,11 @@ class PandaTaskOperator(TaskLineage):
         """Read the state of a task."""
         return self.client.task.get_detailed_info(jedi_task_id)
 
-    def plan(
-        self, context: Context, jedi_task_id: int, since: float, mark: Mark | None = None, first_attempt: int = 0
-    ) -> WaitPlan:
+    def plan(self, context: Context, jedi_task_id: int, since: float, mark: Mark | None = None) -> WaitPlan:
         """Plan the wait for a task.
 
         :param since: epoch seconds of the submission or command.
         :param mark: where the task stood before a command, whose final status is not to be believed.
-        :param first_attempt: the server's count of attempts from which retries inside this step are counted.
         """
         return WaitPlan(
             jedi_task_id,
@@ -140,10 +134,12 @@ class PandaTaskOperator(TaskLineage):
             outage=self.outage,
             cancel_on_timeout=self.cancel_on_timeout and self._owns,
             mark=mark,
-            retry=self.task_retry,
-            first_attempt=first_attempt,
+            retry=self.task_retry if self._owns else None,
+            made=self.history(context, jedi_task_id).here if self.task_retry else 0,
             label=self.hook.config.task_label,
             details=True,
+            key=self._key,
+            account=self.account,
         )
 
     def _deadline(self, context: Context, since: float) -> float | None:
@@ -155,30 +151,41 @@ class PandaTaskOperator(TaskLineage):
 
     def follow(self, context: Context, plan: WaitPlan) -> TaskResult:
         """Wait for a task as the author wants it: in the triggerer, in this worker, or not at all."""
-        self._target = Target((plan.task_id,), mark=plan.mark, until=plan.since + plan.patience)
+        self._tell(plan)
+        if not self.wait_for_completion:
+            return self._finish(context, {"kind": "ended", "task_id": plan.task_id, "status": ""})
+        while isinstance(then := self.onward(context, plan, self._end_of(context, plan)), WaitPlan):
+            plan = then
+            self._tell(plan)
+        return self._finish(context, then)
+
+    def _end_of(self, context: Context, plan: WaitPlan) -> WaitEvent:
+        """Wait to the end in this worker, or until the first look where the triggerer is to go on."""
+        if not self.deferrable:
+            return run_apart(self._wait(plan))
+        ended = first_look(plan, partial(perform, self.client, plan.task_id), self.log)
+        return ended or self._defer(context, plan)
+
+    def _defer(self, context: Context, plan: WaitPlan) -> NoReturn:
+        Memory(context, "panda_wait").remember({"plan": plan.to_json(), "owns": self._owns})
+        kills = self.cancel_on_kill and self._owns
+        self.defer(
+            trigger=PandaTaskTrigger(self.panda_conn_id, plan.to_json(), cancel_on_kill=kills),
+            method_name="execute_complete",
+            timeout=backstop(plan.deadline, plan.poll_interval),
+        )
+
+    def _tell(self, plan: WaitPlan) -> None:
+        """Know what a kill has to end, and tell people where to look."""
+        self._target = target_of(plan)
         self.known_task = plan.task_id
         self.monitor_url = self.hook.config.task_page(plan.task_id)
         self.log.info("PanDA task %s: %s", plan.task_id, self.monitor_url)
-        if not self.wait_for_completion:
-            return self._finish(context, {"kind": "ended", "task_id": plan.task_id, "status": ""})
-        if self.deferrable:
-            if ended := first_look(plan, partial(perform, self.client, plan.task_id), self.log):
-                return self.execute_complete(context, ended)
-            Memory(context, "panda_wait").remember({"target": self._target.to_json(), "owns": self._owns})
-            self.defer(
-                trigger=PandaTaskTrigger(
-                    self.panda_conn_id, plan.to_json(), cancel_on_kill=self.cancel_on_kill and self._owns
-                ),
-                method_name="execute_complete",
-                timeout=backstop(plan.deadline, plan.poll_interval),
-            )
-        return self.execute_complete(context, run_apart(self._wait(plan)))
 
     async def _wait(self, plan: WaitPlan) -> WaitEvent:
         """Wait with a feed of this process, which looks as often as the plan says and heeds pushed changes."""
         async with join(self.panda_conn_id, self._connect, plan, alone=True) as waiter:
-            ask = partial(self._perform, waiter)
-            return await adrive(plan, ask, sleep=waiter.rest, clock=time.time, log=self.log)
+            return await adrive(plan, waiter.perform, sleep=waiter.rest, clock=time.time, log=self.log)
 
     def _connect(self) -> PandaClient:
         """Read the connection anew: during a long wait its credential may have been renewed."""
@@ -187,26 +194,28 @@ class PandaTaskOperator(TaskLineage):
         self.hook = hook
         return client
 
-    async def _perform(self, waiter: Waiter, step: Step) -> object:
-        """Do what a wait asks for, and know before a retry what a kill has to wait for after it."""
-        if step.act == "retry" and self._target:
-            self._target = replace(self._target, mark=self._seen, until=time.time() + JEDI_PATIENCE)
-        answer = await waiter.perform(step)
-        if isinstance(answer, TaskInfo):
-            self._seen = Mark.of(answer)
-        return answer
-
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral, which Airflow itself ends where the trigger fell silent."""
         _ = self.hook.config  # as in execute
-        waited_for = Memory(context, "panda_wait").recall()
-        self._target = Target.from_json(waited_for["target"]) if waited_for else None
-        self._owns = waited_for.get("owns", True) if waited_for else True
+        self._waited_for(context)
         with self._accountable(context):
+            if self._target:
+                target, self._target = self._target, None
+                self.same_account(str(target), target.account)
+                self._target = target
             try:
                 return super().resume_execution(next_method, next_kwargs, context)
             except TaskDeferralTimeout as silence:
                 raise self._silence() from silence
+
+    def _waited_for(self, context: Context) -> WaitPlan | None:
+        """Recall what this step deferred for, and whether it may end it; an earlier version kept less of that."""
+        stored = Memory(context, "panda_wait").recall() or {}
+        plan = WaitPlan.from_json(stored["plan"]) if "plan" in stored else None
+        self._owns = stored.get("owns", True)
+        self._key = plan.key if plan else ""
+        self._target = target_of(plan) if plan else Target.from_json(stored["target"]) if "target" in stored else None
+        return plan
 
     def _silence(self) -> WaitTimeout:
         """Say that the trigger did not report in time, and see to the PanDA task."""
@@ -242,6 +251,7 @@ class PandaTaskOperator(TaskLineage):
         return self._end_task() if self.cancel_on_timeout and self._owns else f"{self._target} was left running."
 
     _next_try = "goes on with it"
+    _is_last = False
 
     def _end_task(self) -> str:
         """Kill the PanDA task, however long the server is away; return what became of it."""
@@ -254,14 +264,25 @@ class PandaTaskOperator(TaskLineage):
             return f"{target} may still be running; kill it on the PanDA monitor. {error}"
 
     def execute_complete(self, context: Context, event: object) -> TaskResult:
-        """Turn the event of a wait into the step's result, or raise why there is none."""
-        return self._finish(context, read_event(event))
+        """Turn the event of a wait into the step's result, raise why there is none, or wait on."""
+        known = read_event(event)
+        plan = self._waited_for(context) or self.plan(context, known["task_id"], time.time())
+        then = self.onward(context, plan, known)
+        return self.follow(context, then) if isinstance(then, WaitPlan) else self._finish(context, then)
+
+    def onward(self, context: Context, plan: WaitPlan, event: WaitEvent) -> WaitPlan | WaitEvent:
+        """Do what else there is to do after a wait: give the plan of the next one, or how the step ends."""
+        return self.retry_by_policy(context, plan, event) if event.get("retry") else event
 
     def _finish(self, context: Context, event: WaitEvent) -> TaskResult:
         self.known_task = event["task_id"]
-        if standing := event.get("mark"):
-            self._target = Target((self.known_task,), mark=Mark(**standing), until=time.time() + JEDI_PATIENCE)
+        if standing := Mark.from_json(event.get("mark")):
+            until = time.time() + JEDI_PATIENCE
+            self._target = Target((self.known_task,), "", standing, until, key=self._key, account=self.account)
         self.monitor_url = self.hook.config.task_page(self.known_task)
+        if self.task_retry:
+            event = {**event, "attempts": len(self.history(context, self.known_task).sent)}
+        self._is_last = context["ti"].try_number > context["ti"].max_tries
         self.result = settle(self.hook, event, self.retry_note(event))
         publish(context, self.outlets, self.result, self.vo)
         return self.result
@@ -306,26 +327,12 @@ class PandaTaskOperator(TaskLineage):
             return None
         return None if info.status == "registered" and not final else info
 
-    def retry_in_place(self, info: TaskInfo, new_parameters: Mapping[str, Json], **qualifiers: bool) -> None:
-        """Register a retry of an ended task; harmless where an earlier try did so and JEDI has yet to execute it.
-
-        :param new_parameters: task parameters to overwrite, if any.
-        :param qualifiers: further arguments of ``task/retry``.
-        :raises UsageError: the server would make a new task of a production task that is retried with these.
-        """
-        if self._told_to_stop:
-            raise TaskAborted("the step was told to stop before it retried its PanDA task.", task_id=info.task_id)
-        if new_parameters and info.raw.get("taskType", "anal") != "anal":
-            raise UsageError(
-                f"PanDA task {info.task_id} is a production task: new parameters would make its retry another task.",
-                advice="Retry it without new parameters, or submit the other one by a step of its own.",
-            )
-        overwrite: dict[str, Any] = {"new_parameters": dict(new_parameters)} if new_parameters else {}
-        self._target = Target((info.task_id,), mark=Mark.of(info), until=time.time() + JEDI_PATIENCE)
-        self.client.task.retry(info.task_id, **overwrite | qualifiers)
-        self.log.info("PanDA task %s ended as %s: its retry is registered.", info.task_id, info.status)
-
 
 def _has_ended(error: TaskOutcome) -> bool:
     """Whether the task is over; to a wait that gave up, a final status may be that before a retry."""
     return classify(error.status).is_final and not isinstance(error, WaitTimeout)
+
+
+def target_of(plan: WaitPlan) -> Target:
+    """Say what a kill of a waiting step has to end."""
+    return Target((plan.task_id,), "", plan.mark, plan.since + plan.patience, key=plan.key, account=plan.account)

@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 from panda_airflow.client import NotFound, PandaError, UsageError, WrongState
 from panda_airflow.client.models import Mark, TaskInfo
 from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES
+from panda_airflow.client.stored import Account
 from panda_airflow.client.wait_event import WaitEvent
-from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan, read_event
+from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan
 from panda_airflow.hooks.result import TaskResult
 from panda_airflow.hooks.step import read_task_id
 from panda_airflow.operators.base import PandaTaskOperator
@@ -82,26 +83,21 @@ class PandaCommandOperator(PandaTaskOperator):
 
     def obtain(self, context: Context) -> WaitPlan:
         """Give the command unless it is needless or was given before, and plan the wait for its effect."""
-        info = self.registered(read_task_id(self.jedi_task_id))
         given = self._given(context)
+        info = self.registered(read_task_id(self.jedi_task_id))
         if given is None and self.is_needless(info):
             self.log.info("PanDA task %s is %s already: there is nothing to do.", info.task_id, info.status)
             return self.plan(context, info.task_id, time.time())
-        if given is None or self._shall_repeat(info, Mark(**given["mark"])):
+        if given is None or self._shall_repeat(info, given):
             given = {"mark": asdict(Mark.of(info)), "since": time.time(), "clears": clears(context, self.retries)}
             given |= {"was": info.status, "newest": self._newest_job(info.task_id)}
-            Memory(context, "panda_command").remember(given)
+            Memory(context, "panda_command").remember(given | {"account": asdict(self.account)})
             self._give(info)
-        return self.plan(context, info.task_id, given["since"], Mark(**given["mark"]))
-
-    def execute_complete(self, context: Context, event: object) -> TaskResult:
-        """Turn the event of the wait into the result; see :meth:`PandaTaskOperator.execute_complete`."""
-        known = read_event(event)
-        self._is_repeated = known["kind"] == "timeout" and self._would_repeat(context, known["task_id"])
-        return super().execute_complete(context, event)
+        return self.plan(context, info.task_id, given.get("since", time.time()), Mark.from_json(given.get("mark")))
 
     def _finish(self, context: Context, event: WaitEvent) -> TaskResult:
         """Tell in the result what the command has done, too."""
+        self._is_repeated = event["kind"] == "timeout" and self._would_repeat(context, event["task_id"])
         result = super()._finish(context, event)
         if given := self._given(context):
             result["message"] = self._effect(given, result)
@@ -137,9 +133,15 @@ class PandaCommandOperator(PandaTaskOperator):
         return repeated if self._is_repeated else super().retry_note(event)
 
     def _given(self, context: Context) -> dict[str, Any] | None:
-        """Recall the command that an earlier try gave, or was about to give, since the last clear."""
+        """Recall the command that an earlier try gave, or was about to give, since the last clear.
+
+        :raises NotOurs: the connection meant another server or user then.
+        """
         given = Memory(context, "panda_command").recall()
-        return given if given and given["clears"] == clears(context, self.retries) else None
+        if not given or given.get("clears") != clears(context, self.retries):
+            return None
+        self.same_account("the command of an earlier try", Account.from_json(given.get("account")))
+        return given
 
     def _would_repeat(self, context: Context, task_id: int) -> bool:
         """Whether a retry of this step, as far as can be told now, gives the command again."""
@@ -147,12 +149,13 @@ class PandaCommandOperator(PandaTaskOperator):
         if given is None or self.cancel_on_timeout:
             return False
         with suppress(PandaError):  # the timeout must not be hidden by what follows
-            return self._shall_repeat(self.look(task_id), Mark(**given["mark"]))
+            return self._shall_repeat(self.look(task_id), given)
         return False
 
-    def _shall_repeat(self, info: TaskInfo, mark: Mark) -> bool:
+    def _shall_repeat(self, info: TaskInfo, given: dict[str, Any]) -> bool:
         """Whether to give a command again that an earlier try gave, or was about to give."""
-        return Mark.of(info) == mark or (self.repeatable and not self.is_needless(info))
+        mark = Mark.from_json(given.get("mark"))
+        return (mark is not None and mark.holds(info)) or (self.repeatable and not self.is_needless(info))
 
     def _give(self, info: TaskInfo) -> None:
         """Send the command; a refusal is no harm if the task has become what was wanted meanwhile."""

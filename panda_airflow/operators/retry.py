@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from panda_airflow.client import TaskAborted, TaskFailed
-from panda_airflow.client.models import Json, Mark
+from panda_airflow.client.models import Json, Mark, TaskInfo
 from panda_airflow.client.report import LOOK_AGAIN
 from panda_airflow.client.status import RETRYABLE_STATUSES, Outcome, classify
+from panda_airflow.client.stored import Account
 from panda_airflow.client.wait_event import WaitEvent
 from panda_airflow.client.waiting import WaitPlan
 from panda_airflow.hooks.step import read_task_id
 from panda_airflow.operators.base import PandaTaskOperator
-from panda_airflow.operators.memory import Context, Memory
+from panda_airflow.operators.memory import Context, Memory, clears
 
 QUALIFIERS = (
     "no_child_retry", "discard_events", "disable_staging_mode", "keep_gshare_priority", "ignore_hard_exhausted",
@@ -65,12 +67,11 @@ class PandaRetryTaskOperator(PandaTaskOperator):
 
     def obtain(self, context: Context) -> WaitPlan:
         """Retry the task if it ended without satisfying this step, and plan the wait for it."""
+        self._check_memory(context)
         info = self.registered(read_task_id(self.jedi_task_id))
-        memory = Memory(context, "panda_retry")
         if info.status in self.accept or not classify(info.status).is_final:
             self.log.info("PanDA task %s is %s: nothing to retry now.", info.task_id, info.status)
-            first_attempt = (memory.recall() or {"first_attempt": info.attempt_nr})["first_attempt"]
-            return self.plan(context, info.task_id, time.time(), first_attempt=first_attempt)
+            return self.plan(context, info.task_id, time.time())
         if info.status not in RETRYABLE_STATUSES:
             error = TaskAborted if classify(info.status) is Outcome.ABORTED else TaskFailed
             raise error(
@@ -82,14 +83,34 @@ class PandaRetryTaskOperator(PandaTaskOperator):
             )
         by_policy = self.task_retry and info.status in self.task_retry.statuses and self.wait_for_completion
         if by_policy and not self.new_parameters and not self.qualifiers:
-            return self.plan(context, info.task_id, time.time(), first_attempt=info.attempt_nr)
-        memory.remember({"first_attempt": info.attempt_nr + 1})
-        self.retry_in_place(info, self.new_parameters or {}, **self.qualifiers)
-        return self.plan(context, info.task_id, time.time(), Mark.of(info), info.attempt_nr + 1)
+            self._count_anew(context, info)
+            return self.plan(context, info.task_id, time.time())
+        self.retry_at_first(context, info, self.new_parameters or {}, **self.qualifiers)
+        return self.plan(context, info.task_id, time.time(), Mark.of(info))
+
+    def _check_memory(self, context: Context) -> None:
+        """Make sure that an earlier try has not retried a task of another server.
+
+        :raises NotOurs: it has, and nobody has cleared the step since.
+        """
+        memory, cleared = Memory(context, "panda_retry"), clears(context, self.retries)
+        before = memory.recall() or {}
+        if before.get("clears") == cleared:
+            self.same_account("what an earlier try retried", Account.from_json(before.get("account")))
+        else:
+            memory.remember({"clears": cleared, "account": asdict(self.account)})
+
+    def _count_anew(self, context: Context, info: TaskInfo) -> None:
+        """Give a try whose predecessor used up the policy as many retries once more."""
+        history = self.history(context, info.task_id)
+        if self.task_retry and history.here >= self.task_retry.attempts and not history.is_pending(info):
+            self.remember_history(context, history.anew())
 
     def retry_note(self, event: WaitEvent) -> str:
         """Say what a retry of the step does after a wait that ended badly."""
         if event["kind"] == "failed":
             can = event["status"] in RETRYABLE_STATUSES
+            if self._is_last and can:
+                return "This was the last try; a clear of this step retries the PanDA task in place once more."
             return "A retry of this step retries the PanDA task in place." if can else "The task cannot be retried."
         return LOOK_AGAIN

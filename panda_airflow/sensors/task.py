@@ -19,6 +19,7 @@ from panda_airflow.client.driver import Failures, Step, first_look
 from panda_airflow.client.many import ManyEvent, ManyPlan, ManyWatch, read_many
 from panda_airflow.client.reaper import FAREWELL, LAST_WORDS, Target, send_reaper
 from panda_airflow.client.status import check_statuses
+from panda_airflow.client.stored import Account
 from panda_airflow.client.task_looks import look_at_list, perform_many
 from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan
 from panda_airflow.hooks.assets import publish
@@ -106,6 +107,7 @@ class PandaWaitTaskStatusSensor(PandaStep, DeferredSensor):
             self.log.info("The list of PanDA tasks is empty: there is nothing to wait for.")
             return []
         self._link(self.task_ids)
+        self._check_account(context)
         self._aim_at(self._listed())
         if self.deferrable:
             plan = self._plan(time.time(), self.deadline(context))
@@ -122,13 +124,26 @@ class PandaWaitTaskStatusSensor(PandaStep, DeferredSensor):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral; a kill that the triggerer was refused is not given up."""
         _ = self.hook.config  # as in execute
+        self._check_account(context)
         self._aim_at(self._listed())
         with self._ended_in_time():
             return super().resume_execution(next_method, next_kwargs, context)
 
+    def _check_account(self, context: Context) -> None:
+        """Make sure that the connection means what it meant when this try began.
+
+        :raises NotOurs: it means another server or user by now, whose tasks have the same numbers.
+        """
+        store, this_try = context["task_state_store"], context["ti"].try_number
+        before = store.get("panda_account")
+        if before and before.get("try") == this_try:
+            self.same_account("what this sensor waits for", Account.from_json(before))
+        else:
+            store.set("panda_account", asdict(self.account) | {"try": this_try})
+
     def _aim_at(self, task_ids: Sequence[int]) -> None:
         """Know whom to kill, though the server may have to register them first."""
-        self._target = Target(tuple(task_ids), until=time.time() + JEDI_PATIENCE)
+        self._target = Target(tuple(task_ids), until=time.time() + JEDI_PATIENCE, account=self.account)
 
     @contextmanager
     def _ended_in_time(self) -> Iterator[None]:
@@ -224,6 +239,7 @@ class PandaWaitTaskStatusSensor(PandaStep, DeferredSensor):
             min_finished=self.min_finished,
             label=self.hook.config.task_label,
             details=True,
+            account=self.account,
         )
         return ManyPlan(tuple(task_ids), each, self.fail_fast)
 

@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from panda_airflow.client import PandaClient, PandaError, WrongState
+from panda_airflow.client import NotOurs, PandaClient, PandaError, WrongState
+from panda_airflow.client.auth import account_of
 from panda_airflow.client.driver import Step, adrive
 from panda_airflow.client.feed import join
 from panda_airflow.client.feed_waiter import Waiter
 from panda_airflow.client.many import ManyPlan
 from panda_airflow.client.models import Mark
+from panda_airflow.client.ownership import elsewhere, require
 from panda_airflow.client.reaper import FAREWELL, Target, send_reaper
 from panda_airflow.client.waiting import WaitPlan
 from panda_airflow.hooks.panda import PandaHook
@@ -64,21 +66,34 @@ class PandaTaskTrigger(PandaTrigger):
 
     def _end(self) -> str:
         """Kill the task; leave to a process what the server refuses to kill before it is registered."""
-        left = self._kill()
+        config, plan = self._connected().config, self.plan
+        if (found := account_of(config)).differs_from(plan.account):
+            return f"{elsewhere(self.what, plan.account, self.panda_conn_id, found)} It was left running."
+        try:
+            left = self._kill()
+        except NotOurs as error:
+            return str(error)
         if not left:
             return f"{self.what} was told to stop."
-        until = (time.time() if self._standing else self.plan.since) + self.plan.patience
-        return send_reaper(self._connected().config, Target(left, mark=self._standing, until=until), FAREWELL)
+        until = (time.time() if self._standing else plan.since) + plan.patience
+        target = Target(left, mark=self._standing, until=until, key=plan.key, account=plan.account)
+        return send_reaper(config, target, FAREWELL)
 
     def _kill(self) -> tuple[int, ...]:
-        """Kill the task; return it if that has to be tried again: not registered or retried yet, or out of reach."""
+        """Kill the task; return it if that has to be tried again: not registered or retried yet, or out of reach.
+
+        :raises NotOurs: it does not carry the key.
+        """
         try:
+            require(self._connected(), self.plan.task_id, self.plan.key)
             self._connected().task.kill(self.plan.task_id)
         except WrongState:
             if self.plan.mark or self.plan.retry:
                 self._standing = self.plan.mark or self._mark()
                 return (self.plan.task_id,)
             self.log.info("%s has ended already.", self.what)
+        except NotOurs:
+            raise
         except PandaError as error:
             self.log.warning("Killing %s: %s", self.what, error)
             return (self.plan.task_id,)

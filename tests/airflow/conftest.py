@@ -53,6 +53,9 @@ ATTEMPTS = 2
 """How often the client sends a request that fails and may be repeated."""
 
 
+_SUBMITTED = "SELECT jediTaskID FROM submissions ORDER BY jediTaskID"
+
+
 @dataclass
 class Panda:
     """An embedded server, and what a test asks it."""
@@ -62,7 +65,7 @@ class Panda:
 
     def submitted(self) -> list[int]:
         """Every task that was ever accepted, the invisible ones included."""
-        return [row["jediTaskID"] for row in self.server.backend.store.rows("SELECT jediTaskID FROM submissions")]
+        return [row["jediTaskID"] for row in self.server.backend.store.rows(_SUBMITTED)]
 
     def task(self, task_id: int) -> TaskInfo:
         return self.client.task.get_detailed_info(task_id)

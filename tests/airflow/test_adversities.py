@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from panda_airflow.client import PandaError, TaskFailed, UsageError, WaitTimeout, lookup
+from panda_airflow.client import DuplicateTask, PandaError, TaskFailed, UsageError, WaitTimeout, lookup
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.operators import base
 from panda_airflow.operators import task as submitting
@@ -24,17 +24,18 @@ DATED = "user.bob.manual__2026-11-22T10:00:00+00:00"
 """A name with a run ID in it, which the server's filter takes for a regular expression."""
 
 
-def test_a_dated_name_that_an_ended_task_holds_runs_again_and_is_waited_for(panda: Panda, memory: Memory) -> None:
+def test_a_dated_name_that_an_ended_task_holds_is_found_and_said(panda: Panda, memory: Memory) -> None:
     holder = panda.client.task.submit(task(name=DATED) | {"uniqueTaskName": True}).task_id
     panda.wait(holder)
-    assert submit(memory, task(name=DATED), wait=True)["task_id"] == holder
-    assert panda.task(holder).attempt_nr == 1
+    with pytest.raises(DuplicateTask, match=f"belongs to PanDA task {holder}"):
+        submit(memory, task(name=DATED), wait=True)
+    assert panda.submitted() == [holder]
 
 
 def test_a_dated_task_whose_id_a_dying_worker_took_along_is_found_and_not_run_again(
     panda: Panda, memory: Memory
 ) -> None:
-    memory.store.dies_at = (2, "before")
+    memory.store.dies_at = (3, "before")
     with pytest.raises(WorkerDied):
         submit(memory, task(name=DATED))
     (submitted,) = panda.submitted()
@@ -44,18 +45,6 @@ def test_a_dated_task_whose_id_a_dying_worker_took_along_is_found_and_not_run_ag
     assert panda.task(submitted).attempt_nr == 0
 
 
-def test_a_step_follows_its_task_to_the_twin_in_whose_favour_it_was_aborted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: Memory
-) -> None:
-    with serve(tmp_path / "panda", monkeypatch, pace=Pace(registration=2, cycle=0.1, command=0.2)) as panda:
-        as_production(panda, monkeypatch)
-        parameters = task("sleep 2", name="user.bob.twin", taskType="prod")
-        twin = panda.client.task.submit(parameters | {"uniqueTaskName": True}).task_id
-        result = submit(memory, parameters, wait=True)
-        assert (result["task_id"], result["status"]) == (twin, "done")
-        assert len(panda.submitted()) == 2
-
-
 def test_a_production_task_that_is_seen_to_run_gets_no_twin(
     panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,7 +52,7 @@ def test_a_production_task_that_is_seen_to_run_gets_no_twin(
     parameters = task("sleep 2", name="user.bob.twin", taskType="prod")
     first = panda.client.task.submit(parameters | {"uniqueTaskName": True}).task_id
     panda.wait(first, ("running",))
-    assert submit(memory, parameters, wait=True)["task_id"] == first
+    assert submit(memory, parameters, wait=True, on_existing="adopt")["task_id"] == first
     assert panda.submitted() == [first]
 
 
@@ -95,7 +84,7 @@ def test_the_old_done_of_a_reactivation_that_jedi_does_not_execute_is_no_success
         holder = panda.client.task.submit(task(name="user.bob.again") | {"uniqueTaskName": True}).task_id
         panda.wait(holder)
         with pytest.raises(WaitTimeout, match="its status is still done"):
-            submit(memory, task(name="user.bob.again"), wait=True)
+            submit(memory, task(name="user.bob.again"), wait=True, on_existing="rerun")
 
 
 def test_a_trigger_that_fell_silent_leaves_nothing_running(panda: Panda, memory: Memory) -> None:

@@ -116,7 +116,7 @@ def test_a_changed_definition_goes_on_where_the_author_says_so(panda: Panda, mem
 
 
 def test_a_change_while_a_submission_was_lost_replaces_what_it_left(panda: Panda, memory: Memory) -> None:
-    memory.store.dies_at = (2, "before")
+    memory.store.dies_at = (3, "before")
     with pytest.raises(WorkerDied):
         submit(memory, LONG)
     memory.store.dies_at = None
@@ -132,9 +132,12 @@ def test_the_task_of_another_definition_that_holds_the_name_is_not_adopted(panda
     holder = panda.client.task.submit(named | {"uniqueTaskName": True}).task_id
     panda.wait(holder, ("running",))
     with pytest.raises(DuplicateTask, match=r"is another task: ramCount differ.*on_change='continue'"):
-        submit(memory, named | {"ramCount": 4000})
-    assert submit(memory, named | {"ramCount": 4000}, on_change="continue")["task_id"] == holder
-    assert submit(Memory(), named)["task_id"] == holder
+        submit(memory, named | {"ramCount": 4000}, on_existing="adopt")
+    with pytest.raises(DuplicateTask, match="belongs to PanDA task"):
+        submit(memory, named | {"ramCount": 4000}, on_change="continue")
+    way: dict[str, Any] = {"on_existing": "adopt", "on_change": "continue"}
+    assert submit(memory, named | {"ramCount": 4000}, **way)["task_id"] == holder
+    assert submit(Memory(), named, on_existing="adopt")["task_id"] == holder
     assert panda.submitted() == [holder]
 
 
@@ -182,11 +185,12 @@ def test_the_task_of_another_run_that_a_step_waits_for_is_not_killed_with_the_st
     first = submit(Memory(), task("sleep 60"))["task_id"]
     panda.wait(first, ("running",))
     cleared = Memory()
-    other = step_of(task("sleep 60"), wait_for_completion=False)
+    other = step_of(task("sleep 60"), wait_for_completion=False, on_existing="adopt")
     assert other.execute(cleared())["task_id"] == first
     other.on_kill()
     cleared.clear()
-    assert submit(cleared, task("sleep 60"))["task_id"] != first
+    with pytest.raises(DuplicateTask, match=f"belongs to PanDA task {first}"):
+        submit(cleared, task("sleep 60"))
     assert not panda.server.backend.store.rows("SELECT * FROM commands WHERE jediTaskID = ?", first)
     assert panda.task(first).status == "running"
 
@@ -246,7 +250,7 @@ def test_the_task_of_another_run_is_spared_though_the_trigger_fell_silent(panda:
     first = submit(Memory(), task("sleep 60"))["task_id"]
     panda.wait(first, ("running",))
     with pytest.raises(TaskDeferred):
-        step_of(task("sleep 60"), deferrable=True, timeout=9).execute(memory())
+        step_of(task("sleep 60"), deferrable=True, timeout=9, on_existing="adopt").execute(memory())
     resumed = step_of(task("sleep 60"), deferrable=True, timeout=9)
     with pytest.raises(WaitTimeout, match="was left running"):
         resumed.resume_execution("__fail__", {"error": "Trigger timeout"}, memory())
@@ -291,7 +295,7 @@ def test_a_lost_submission_is_not_found_in_a_task_of_other_parameters(panda: Pan
     task_id = submitted_elsewhere(panda)
     panda.server.faults.inject("drop_before", "task/submit")
     with pytest.raises(DuplicateTask, match=r"is another task: ramCount differ"):
-        submit(memory, NAMED | {"ramCount": 4000})
+        submit(memory, NAMED | {"ramCount": 4000}, on_existing="adopt")
     assert panda.submitted() == [task_id]
 
 
@@ -301,11 +305,11 @@ def test_a_task_of_another_step_is_never_killed_with_this_one(panda: Panda, memo
     if mishap == "the answer is lost":
         panda.server.faults.inject("drop_before", "task/submit")
     else:
-        memory.store.dies_at = (1, "after")
+        memory.store.dies_at = (2, "after")
         with pytest.raises(WorkerDied):
-            submit(memory, NAMED)
+            submit(memory, NAMED, on_existing="adopt")
         memory.store.dies_at = None
-    step = step_of(NAMED, wait_for_completion=False)
+    step = step_of(NAMED, wait_for_completion=False, on_existing="adopt")
     assert step.execute(memory())["task_id"] == task_id
     step.on_kill()
     assert not panda.server.backend.store.rows("SELECT * FROM commands")

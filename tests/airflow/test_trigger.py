@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
@@ -30,7 +30,7 @@ from panda_airflow.hooks.result import settle
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.triggers import base as triggers
 from panda_airflow.triggers.panda import PandaTaskTrigger
-from tests.airflow.conftest import ATTEMPTS, Memory, Panda, fails_once, task, unnamed, wait_until
+from tests.airflow.conftest import Memory, Panda, fails_once, task, unnamed
 
 
 def by_sdk(trigger: BaseTrigger) -> BaseTrigger:
@@ -92,7 +92,7 @@ def test_a_deferred_step_is_resumed_elsewhere(
 @pytest.mark.parametrize("travel", [by_sdk, by_core])
 def test_a_trigger_made_again_knows_what_the_first_knew(travel: Callable[[BaseTrigger], BaseTrigger]) -> None:
     plan = WaitPlan(42, 1.5, deadline=99.5, statuses=("done", "finished"), mark=Mark(1, "2026-01-01T00:00:00"))
-    plan = replace(plan, retry=TaskRetryPolicy(attempts=2, new_parameters=[{"ramCount": 4000}]), first_attempt=1)
+    plan = replace(plan, retry=TaskRetryPolicy(attempts=2, new_parameters=[{"ramCount": 4000}]), made=1)
     again = travel(PandaTaskTrigger("panda_other", plan.to_json(), cancel_on_kill=False))
     assert isinstance(again, PandaTaskTrigger)
     assert (again.panda_conn_id, again.plan, again.cancel_on_kill) == ("panda_other", plan, False)
@@ -136,58 +136,14 @@ def test_a_failure_is_told_though_the_server_cannot_explain_it(panda: Panda) -> 
         settle(PandaHook(), event)
 
 
-RETRY = TaskRetryPolicy(attempts=2, delay=0.2)
-
-
-def test_a_trigger_retries_its_task_in_place(panda: Panda, tmp_path: Path) -> None:
+def test_a_trigger_says_when_a_retry_is_due_and_makes_none_itself(panda: Panda, tmp_path: Path) -> None:
+    """It has nowhere to record one: killed at the wrong moment, its successor would make it again."""
     task_id = panda.client.task.submit(task(fails_once(tmp_path))).task_id
-    event = event_of(by_sdk(by_core(trigger_for(task_id, retry=RETRY))))
-    assert (event["kind"], event["status"], event["attempts"]) == ("ended", "done", 1)
-    assert panda.task(task_id).attempt_nr == 1
-
-
-def test_a_task_that_goes_on_failing_is_retried_as_often_as_the_policy_says(panda: Panda) -> None:
-    task_id = panda.client.task.submit(task("exit 7")).task_id
-    with pytest.raises(TaskFailed, match="Attempts of the task on the server: 3; retries here: 2"):
-        settle(PandaHook(), event_of(trigger_for(task_id, retry=RETRY)))
-    assert panda.task(task_id).attempt_nr == 2
-
-
-def test_a_triggerer_that_takes_over_knows_the_retries_already_made(panda: Panda) -> None:
-    task_id = panda.client.task.submit(task("exit 7")).task_id
-    trigger = trigger_for(task_id, retry=RETRY)
-
-    async def wait() -> None:
-        async for _ in trigger.run():
-            pass
-
-    async def live() -> None:
-        running = asyncio.create_task(wait())
-        await asyncio.to_thread(wait_until, lambda: attempt_of(panda, task_id) == 1)
-        running.cancel()
-
-    asyncio.run(live())
-    event = event_of(by_sdk(trigger))
-    assert (event["kind"], event["attempts"]) == ("failed", 2)
-    assert panda.task(task_id).attempt_nr == 2
-
-
-def test_a_retry_with_new_parameters_changes_the_task(panda: Panda) -> None:
-    task_id = panda.client.task.submit(task("exit 7")).task_id
-    policy = TaskRetryPolicy(attempts=1, delay=0.2, new_parameters=[{"ramCount": 4321}])
-    event = event_of(trigger_for(task_id, retry=policy))
-    assert (event["kind"], event["attempts"]) == ("failed", 1)
-    assert panda.client.task.get_task_parameters(task_id)["ramCount"] == 4321
-
-
-@pytest.mark.parametrize("lost", ["drop_before", "drop_after"])
-def test_a_retry_of_which_the_request_or_the_answer_is_lost_is_made_once(
-    panda: Panda, tmp_path: Path, lost: Literal["drop_before", "drop_after"]
-) -> None:
-    task_id = panda.client.task.submit(task(fails_once(tmp_path))).task_id
-    panda.server.faults.inject(lost, "task/retry", times=ATTEMPTS)
-    event = event_of(trigger_for(task_id, retry=RETRY))
-    assert (event["kind"], event["attempts"], panda.task(task_id).attempt_nr) == ("ended", 1, 1)
+    policy = TaskRetryPolicy(attempts=1, delay=0.2)
+    event = event_of(by_sdk(by_core(trigger_for(task_id, retry=policy))))
+    assert (event["kind"], event["status"], event["retry"]) == ("failed", "finished", True)
+    assert "retry" not in event_of(trigger_for(task_id, retry=policy, made=1))
+    assert not panda.server.backend.store.rows("SELECT * FROM commands")
 
 
 def test_enough_finished_jobs_end_the_wait_for_a_task_without_input(panda: Panda) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import signal
 import threading
@@ -16,8 +17,8 @@ import psutil
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from panda_airflow.client.ownership import stamp_of
 from panda_airflow.client.status import classify
-from panda_airflow.client.submission import task_name
 from panda_airflow.demo.services import free_port
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.devserver.server import DevServer
@@ -223,21 +224,22 @@ class Panda:
 
     def ambush(self, run: Run, moment: Moment, act: Act) -> Ambush:
         """Lay an ambush for the submission of a DAG run."""
-        ambush = Ambush("task/submit", moment, name_of(run), act)
+        ambush = Ambush("task/submit", moment, run.run_id, act)
         self.server.ambushes.append(ambush)
         return ambush
 
     def book(self, *runs: Run) -> list[Entry]:
         """List all that was ever accepted, for DAG runs if given, in the order of submission."""
         sql = (
-            "SELECT s.jediTaskID, s.taskName, COALESCE(t.status, s.status) AS status, "
+            "SELECT s.jediTaskID, s.taskName, COALESCE(t.status, s.status) AS status, s.params, "
             "COALESCE(t.attemptNr, 0) AS attemptNr, (SELECT COUNT(*) FROM jobs j "
             "WHERE j.jediTaskID = s.jediTaskID AND j.jobStatus = 'finished') AS finished "
             "FROM submissions s LEFT JOIN tasks t USING (jediTaskID) ORDER BY s.jediTaskID"
         )
-        names = tuple(name_of(run) for run in runs)
+        wanted = {(run.dag_id, run.run_id) for run in runs}
         rows = self.server.backend.store.rows(sql)
-        return [Entry(*row.values()) for row in rows if not names or row["taskName"].startswith(names)]
+        mine = [row for row in rows if origin_of(row.pop("params")) in wanted or not wanted]
+        return [Entry(*row.values()) for row in mine]
 
     def settle(self, *runs: Run, seconds: float = 90.0) -> list[str]:
         """Wait until nothing runs, for DAG runs or at all, or long enough; return the statuses as :meth:`book` does."""
@@ -247,6 +249,7 @@ class Panda:
         return [entry.status for entry in self.book(*runs)]
 
 
-def name_of(run: Run, generation: int = 0) -> str:
-    """Name the task that a DAG run submits."""
-    return task_name(run.dag_id, run.run_id, "fit", -1, generation)
+def origin_of(parameters: str) -> tuple[str, str]:
+    """Tell which DAG run submitted a task."""
+    stamp = stamp_of(json.loads(parameters))
+    return str(stamp.get("dag_id")), str(stamp.get("run_id"))

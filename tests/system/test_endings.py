@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.airflow import TRIGGERER, Airflow, Run
-from tests.system.panda import PACE, Hold, Panda, name_of
+from tests.system.panda import PACE, Hold, Panda
 
 pytestmark = pytest.mark.system
 
@@ -42,8 +42,8 @@ def test_a_cleared_step_replaces_its_task(airflow: Airflow, panda: Panda, tmp_pa
     panda.settle(*runs)
     for run in runs:
         old, new = panda.book(run)
-        assert (old.status, old.name) == ("aborted", name_of(run))
-        assert (new.is_done_once, new.name) == (True, name_of(run, 1))
+        assert (old.status, new.is_done_once) == ("aborted", True)
+        assert old.name != new.name
 
 
 def long_at_first(marker: Path) -> str:

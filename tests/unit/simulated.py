@@ -271,7 +271,7 @@ def simulated(root: Path) -> Iterator[Site]:
     def broken(words: str, *_: object, exc_info: BaseException) -> None:
         raise AssertionError(words) from exc_info
 
-    link = SimpleNamespace(run=site.link, close=lambda: None, listener=None)
+    link = SimpleNamespace(run=site.link, close=lambda: None, listener=None, ways={})
     clocks = SimpleNamespace(monotonic=site.loop.time, time=lambda: site.panda.now)
     failures: list[dict[str, Any]] = []
     site.loop.set_exception_handler(lambda _, context: failures.append(context))

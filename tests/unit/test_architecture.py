@@ -17,13 +17,14 @@ ALSO_ALLOWED = {"constraints.txt"}
 LONGEST_MODULE = 400
 LONGEST_FUNCTION = 50
 
-CORE = {"client.errors", "client.status", "client.models", "client.records"}
+CORE = {"client.errors", "client.status", "client.models", "client.records", "client.stored"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "client.errors": set(),
     "client.status": {"client.errors"},
     "client.records": set(),
-    "client.models": {"client.errors", "client.records"},
+    "client.stored": set(),
+    "client.models": {"client.errors", "client.records", "client.stored"},
     "client.endpoint": CORE,
     "client.driver": CORE,
     "client.task_retry": CORE | {"client.driver"},
@@ -34,8 +35,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client.feed_ledger": CORE,
     "client.feed_trouble": CORE | {"client.driver", "client.feed_ledger"},
     "client.stream": CORE,
-    "client.report": CORE | {"client.envelope", "client.submission"},
+    "client.report": CORE | {"client.decision", "client.envelope", "client.submission"},
     "client.submission": CORE,
+    "client.decision": CORE | {"client.submission"},
     "client.task_parameters": CORE,
     "client.api": CORE | {"client.endpoint", "client.filters", "client.submission", "client.api"},
     "client.filters": CORE,

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from panda_airflow.client.decision import Action, Situation, decide
 from panda_airflow.client.models import JobInfo, TaskDigest, TaskInfo
 from panda_airflow.client.report import (
     LONGEST_DIALOG,
@@ -19,7 +20,7 @@ from panda_airflow.client.report import (
     submission_retry,
 )
 from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES
-from panda_airflow.client.submission import Action, SubmissionRecord, next_action
+from panda_airflow.client.submission import SubmissionRecord
 
 LOG = "https://monitor/log/{}".format
 
@@ -123,9 +124,11 @@ def test_a_task_without_input_has_no_input_files() -> None:
 
 
 def test_attempts_are_told_where_they_are_known() -> None:
-    assert attempts(None, 3) == ""
-    assert attempts(0, None) == "Attempts of the task on the server: 1."
-    assert attempts(2, 1) == "Attempts of the task on the server: 3; retries here: 1."
+    """JEDI begins to count anew whenever it refines the task again."""
+    assert attempts(None, None) == ""
+    assert attempts(0, None) == "Attempts of the task that JEDI counts: 1."
+    assert attempts(0, 3) == "Attempts of the task: 4, 3 of them retries by this step."
+    assert attempts(2, 1) == "Attempts of the task: 3, 1 of them retries by this step."
 
 
 WORDS = {
@@ -138,7 +141,7 @@ WORDS = {
 @pytest.mark.parametrize("status", sorted(ACTIVE_STATUSES | FINAL_STATUSES - {"done"}))
 def test_what_a_retry_is_said_to_do_is_what_it_does(status: str) -> None:
     record = SubmissionRecord("user.bob.fit", 0, 0.0, 0, task_id=42)
-    action = next_action(record, TaskInfo(42, status=status), ("done",), overdue=False)
+    action = decide(Situation(record, TaskInfo(42, status=status))).action
     assert WORDS[action] in submission_retry(42, "failed", status)
 
 

@@ -3,73 +3,28 @@ from __future__ import annotations
 import json
 import re
 import string
-from dataclasses import asdict, replace
-from datetime import datetime
+from dataclasses import asdict
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from panda_airflow.client.errors import UsageError
-from panda_airflow.client.models import Mark, TaskInfo
-from panda_airflow.client.status import ABOUT_TO_ABORT, ACTIVE_STATUSES, FINAL_STATUSES
+from panda_airflow.client.models import Mark
+from panda_airflow.client.stored import Account
 from panda_airflow.client.submission import (
     REQUIRED_TO_REFINE,
     REQUIRED_TO_REGISTER,
     TASK_NAME_LIMIT,
-    Action,
     SubmissionRecord,
     check_submission,
     generation_of,
     name_filter,
-    next_action,
-    surviving_twin,
+    refuse_leftovers,
+    surviving_twins,
     task_name,
 )
-
-DONE = ("done",)
-CHANGED = datetime(2026, 1, 1)  # noqa: DTZ001 - naive UTC, as the server has it
-INTENT = SubmissionRecord("name", 0, 0.0, 0)
-KNOWN = SubmissionRecord("name", 0, 0.0, 0, task_id=42)
-REACTIVATED = SubmissionRecord("name", 0, 0.0, 0, mark=Mark(1, CHANGED.isoformat()), task_id=42)
-
-
-def task(status: str, attempt_nr: int = 0) -> TaskInfo:
-    return TaskInfo(42, status=status, attempt_nr=attempt_nr, state_change_time=CHANGED)
-
-
-@pytest.mark.parametrize(
-    ("record", "info", "accept", "action"),
-    [
-        (None, None, DONE, Action.SUBMIT),
-        (INTENT, None, DONE, Action.FIND),
-        (KNOWN, None, DONE, Action.FOLLOW),
-        *((KNOWN, task(status), DONE, Action.FOLLOW) for status in sorted(ACTIVE_STATUSES - ABOUT_TO_ABORT)),
-        *((KNOWN, task(status), DONE, Action.REPLACE) for status in sorted(ABOUT_TO_ABORT)),
-        (replace(KNOWN, task_id=None, sent=False), None, DONE, Action.SUBMIT),
-        (KNOWN, task("sublimating"), DONE, Action.FOLLOW),
-        (KNOWN, task("done"), DONE, Action.FOLLOW),
-        (KNOWN, task("finished"), ("done", "finished"), Action.FOLLOW),
-        (KNOWN, task("finished"), DONE, Action.RETRY),
-        (KNOWN, task("failed"), DONE, Action.RETRY),
-        (KNOWN, task("exhausted"), DONE, Action.RETRY),
-        (KNOWN, task("broken"), DONE, Action.REPLACE),
-        (KNOWN, task("aborted"), DONE, Action.REPLACE),
-        (KNOWN, task("done"), ("finished",), Action.REPLACE),
-        *((REACTIVATED, task(status, 1), DONE, Action.FOLLOW) for status in sorted(FINAL_STATUSES)),
-        (REACTIVATED, task("failed", 2), DONE, Action.RETRY),
-    ],
-)
-def test_what_a_step_does_about_its_task(
-    record: SubmissionRecord | None, info: TaskInfo | None, accept: tuple[str, ...], action: Action
-) -> None:
-    assert next_action(record, info, accept, overdue=False) is action
-
-
-def test_a_reactivation_that_jedi_dropped_is_asked_for_again() -> None:
-    """The old status stays for ever; to believe it would be wrong, to wait on would be useless."""
-    assert next_action(REACTIVATED, task("done", 1), DONE, overdue=True) is Action.FIND
-    assert next_action(REACTIVATED, task("done", 2), DONE, overdue=True) is Action.FOLLOW
 
 
 @given(st.text(min_size=1, max_size=TASK_NAME_LIMIT))
@@ -83,45 +38,106 @@ def test_the_server_finds_a_task_by_its_name_and_no_other(name: str) -> None:
         assert value == name
 
 
-@given(st.builds(Mark, st.integers(), st.text()) | st.none(), st.integers() | st.none())
-def test_a_record_survives_the_task_state_store(mark: Mark | None, task_id: int | None) -> None:
-    record = SubmissionRecord("name", 2, 1.5, 3, mark, task_id)
+marks = st.builds(Mark, st.integers(), st.text(), st.text())
+accounts = st.builds(Account, st.text(), st.text())
+
+
+@given(marks | st.none(), st.integers() | st.none(), accounts)
+def test_a_record_survives_the_task_state_store(mark: Mark | None, task_id: int | None, account: Account) -> None:
+    record = SubmissionRecord("name", 2, 1.5, 3, mark, task_id, key="a key", account=account)
     assert SubmissionRecord.from_json(json.loads(json.dumps(asdict(record)))) == record
+
+
+def test_a_record_of_another_version_is_understood() -> None:
+    """Upgrade: what was not recorded is unknown; downgrade: what is new is left out."""
+    record = SubmissionRecord("name", 2, 1.5, 3, Mark(1, "then", "done"), 42, key="a key", account=Account("s", "u"))
+    stored = json.loads(json.dumps(asdict(record)))
+    later = stored | {"new": 1, "mark": stored["mark"] | {"new": 1}, "account": stored["account"] | {"new": 1}}
+    assert SubmissionRecord.from_json(later) == record
+    earlier = {"name": "name", "task_id": 42, "mark": {"attempt_nr": 1, "changed": "then"}, "first_attempt": 1}
+    assert SubmissionRecord.from_json(earlier) == SubmissionRecord("name", mark=Mark(1, "then"), task_id=42)
+    assert SubmissionRecord.from_json({}) == SubmissionRecord()
 
 
 steps = st.tuples(st.text(max_size=300), st.text(max_size=300), st.text(max_size=300), st.integers(-1, 2000))
 
 
-@given(steps, steps, st.integers(0, 99), st.integers(0, 99))
-def test_names_differ_where_steps_or_generations_do_and_only_there(
-    one: tuple[str, str, str, int], other: tuple[str, str, str, int], generation: int, later: int
-) -> None:
-    same = (one, generation) == (other, later)
-    assert (task_name(*one, generation) == task_name(*other, later)) is same
+keys = st.text("0123456789abcdef", min_size=32, max_size=32)
 
 
-@given(steps, st.integers(0, 10**6))
-def test_a_name_fits_the_database_and_is_no_regular_expression(
-    step: tuple[str, str, str, int], generation: int
+@given(steps, steps, keys, keys)
+def test_names_differ_where_steps_or_keys_do_and_only_there(
+    one: tuple[str, str, str, int], other: tuple[str, str, str, int], key: str, later: str
 ) -> None:
-    name = task_name(*step, generation)
+    same = (one, key) == (other, later)
+    assert (task_name(*one, key) == task_name(*other, later)) is same
+
+
+@given(steps, keys)
+def test_a_name_fits_the_database_and_is_no_regular_expression(step: tuple[str, str, str, int], key: str) -> None:
+    name = task_name(*step, key)
     assert len(name) <= TASK_NAME_LIMIT
     assert set(name) <= {*string.ascii_letters, *string.digits, *"_.-"}
 
 
-def test_a_name_is_the_same_in_every_process_and_tells_people_whose_it_is() -> None:
-    """Written out, since a name that changes with a release would submit twice."""
-    name = task_name("higgs", "manual__2026-01-01T00:00:00+00:00", "fit the mass", -1)
-    assert name == "airflow.higgs.fit_the_mass.d933bf3019048b98"
-    assert generation_of(name, 0) == name
-    assert generation_of(name, 2) == f"{name}.g2"
+@given(st.text(min_size=1, max_size=TASK_NAME_LIMIT).filter(str.strip), st.integers(1, 10**6), st.integers(1, 10**6))
+def test_a_later_generation_of_any_name_fits_and_is_another_one(name: str, generation: int, later: int) -> None:
+    made = generation_of(name, generation)
+    assert len(made) <= TASK_NAME_LIMIT
+    assert made != generation_of(name, 0) == name.strip()
+    assert (made == generation_of(name, later)) is (generation == later)
+
+
+def test_long_names_that_differ_at_their_end_only_do_so_when_they_are_shortened() -> None:
+    long = "x" * (TASK_NAME_LIMIT - 1)
+    assert generation_of(f"{long}1", 1) != generation_of(f"{long}2", 1)
+
+
+def test_blanks_around_a_name_are_no_part_of_it() -> None:
+    assert generation_of(" user.bob.fit\n", 0) == "user.bob.fit"
+    assert generation_of(" user.bob.fit\n", 2) == "user.bob.fit.g2"
+
+
+DUPLICATE = "toabort since there is duplicated task -> jediTaskID=15"
 
 
 def test_a_task_aborted_as_a_duplicate_names_its_twin() -> None:
-    said = "toabort since there is duplicated task -&gt; jediTaskID=15"
-    assert surviving_twin(said) == 15
-    assert surviving_twin("killed, see jediTaskID=15") is None
-    assert surviving_twin("") is None
+    assert surviving_twins("aborted", DUPLICATE) == [15]
+    assert surviving_twins("aborted", "toabort since there is duplicated task -&gt; jediTaskID=15,16") == [15, 16]
+    assert surviving_twins("toabort", DUPLICATE) == [15]
+
+
+@pytest.mark.parametrize(
+    ("status", "dialog"),
+    [
+        ("failed", DUPLICATE),
+        ("running", DUPLICATE),
+        ("aborted", f"the user wrote: {DUPLICATE}"),
+        ("aborted", f"{DUPLICATE} and so on"),
+        ("aborted", "there is a duplicated task, see jediTaskID=15"),
+        ("aborted", "killed, see jediTaskID=15"),
+        ("aborted", ""),
+    ],
+)
+def test_nothing_else_names_a_twin(status: str, dialog: str) -> None:
+    assert surviving_twins(status, dialog) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "place"),
+    [
+        ({"taskName": "user.{{ ds }}"}, r"task_parameters\['taskName'\]"),
+        ({"jobParameters": [{"value": "a"}, {"value": "{% if x %}"}]}, r"\['jobParameters'\]\[1\]\['value'\]"),
+        ({"{{ key }}": 1}, "a key of task_parameters"),
+    ],
+)
+def test_a_template_that_nobody_has_rendered_is_refused_by_its_place(parameters: dict[str, Any], place: str) -> None:
+    with pytest.raises(UsageError, match=place):
+        refuse_leftovers(parameters)
+
+
+def test_braces_that_are_no_template_are_left_alone() -> None:
+    refuse_leftovers({"value": "awk '{print $1}' ${SURL} %RNDM:1", "log": {"a": [None, 1, True]}})
 
 
 COMPLETE = {

@@ -11,76 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from panda_airflow.client.models import Mark, TaskInfo
-from panda_airflow.client.status import ABOUT_TO_ABORT, ACTIVE_STATUSES, FINAL_STATUSES, RETRYABLE_STATUSES, classify
-from panda_airflow.client.submission import (
-    REWRITTEN,
-    Action,
-    SubmissionRecord,
-    differences,
-    fingerprint,
-    generation_of,
-    next_action,
-)
+from panda_airflow.client.decision import Action, Situation, decide
+from panda_airflow.client.models import TaskInfo
+from panda_airflow.client.status import classify
+from panda_airflow.client.submission import REWRITTEN, SubmissionRecord, differences, fingerprint
 
 TIMES = [datetime(2026, 1, 1) + timedelta(days=day) for day in range(2)]  # noqa: DTZ001 - naive UTC, as the server's
-WORDS = sorted(ACTIVE_STATUSES | FINAL_STATUSES | {"sublimating"})
-
-marks = st.builds(Mark, st.integers(0, 2), st.sampled_from([time.isoformat() for time in TIMES]))
-records = st.builds(
-    SubmissionRecord,
-    name=st.just("name"),
-    generation=st.integers(0, 3),
-    since=st.just(0.0),
-    clears=st.just(0),
-    mark=st.none() | marks,
-    task_id=st.none() | st.just(42),
-    sent=st.booleans(),
-)
-infos = st.builds(
-    TaskInfo,
-    task_id=st.just(42),
-    status=st.sampled_from(WORDS),
-    attempt_nr=st.integers(0, 2),
-    state_change_time=st.sampled_from(TIMES),
-)
-accepted = st.sets(st.sampled_from(sorted(FINAL_STATUSES)))
-
-
-@given(st.none() | records, st.none() | infos, accepted, st.booleans())
-def test_a_step_submits_only_where_nothing_was_sent(
-    record: SubmissionRecord | None, info: TaskInfo | None, accept: set[str], overdue: bool
-) -> None:
-    action = next_action(record, info, accept, overdue=overdue)
-    assert (action is Action.SUBMIT) == (record is None or not record.sent)
-
-
-@given(records, st.none() | infos, accepted, st.booleans())
-def test_a_recorded_task_is_let_go_only_once_it_is_lost(
-    record: SubmissionRecord, info: TaskInfo | None, accept: set[str], overdue: bool
-) -> None:
-    record = replace(record, task_id=42, sent=True)
-    action = next_action(record, info, accept, overdue=overdue)
-    is_lost = info is not None and (classify(info.status).is_final or info.status in ABOUT_TO_ABORT)
-    if action is not Action.FOLLOW:
-        assert is_lost
-    if action is Action.RETRY:
-        assert info is not None
-        assert info.status in RETRYABLE_STATUSES - accept
-    if action is Action.REPLACE:
-        assert info is not None
-        assert info.status not in accept | RETRYABLE_STATUSES
-
-
-@given(records, infos, accepted, st.booleans())
-def test_a_status_of_before_the_submission_is_never_acted_upon(
-    record: SubmissionRecord, info: TaskInfo, accept: set[str], overdue: bool
-) -> None:
-    record = replace(record, task_id=42, sent=True, mark=Mark.of(info))
-    action = next_action(record, info, accept, overdue=overdue)
-    if classify(info.status).is_final:
-        assert action is (Action.FIND if overdue else Action.FOLLOW)
-
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -113,14 +49,14 @@ class Task:
     """A task on an ideal server."""
 
     task_id: int
-    name: str
+    key: str
     status: str = "registered"
     visible: bool = False
     attempt: int = 0
 
     @property
     def info(self) -> TaskInfo:
-        return TaskInfo(self.task_id, self.name, self.status, attempt_nr=self.attempt, state_change_time=TIMES[0])
+        return TaskInfo(self.task_id, status=self.status, attempt_nr=self.attempt, state_change_time=TIMES[0])
 
 
 class Died(Exception):
@@ -128,7 +64,7 @@ class Died(Exception):
 
 
 class Tries(RuleBasedStateMachine):
-    """A step whose worker may die between any two of its acts, on a server that keeps names unique.
+    """A step whose worker may die between any two of its acts, on a server that keeps names, made of keys, unique.
 
     The acts are those of the operator: record the intent, submit, record the task.
     """
@@ -138,6 +74,7 @@ class Tries(RuleBasedStateMachine):
         self.tasks: dict[int, Task] = {}
         self.stored: dict[str, Any] | None = None
         self.life = 99
+        self.keys = 0
         self.done: set[int] = set()
 
     @property
@@ -159,20 +96,20 @@ class Tries(RuleBasedStateMachine):
         self.act()
         return record
 
-    def submit(self, name: str) -> Task:
-        """Take what holds the name, running it again if it has ended, or make it."""
+    def submit(self, key: str) -> Task:
+        """Take what holds the name, which is made of the key, running it again if it has ended, or make it."""
         self.act()
-        task = next((task for task in self.tasks.values() if task.name == name), None)
+        task = next((task for task in self.tasks.values() if task.key == key), None)
         if task is None:
-            task = Task(1 + len(self.tasks), name)
+            task = Task(1 + len(self.tasks), key)
             self.tasks[task.task_id] = task
         elif classify(task.status).is_final:
             task.status, task.attempt = "rerefine", task.attempt + 1
         self.act()
         return task
 
-    def find(self, name: str) -> Task | None:
-        return next((task for task in self.tasks.values() if task.name == name and task.visible), None)
+    def find(self, key: str) -> Task | None:
+        return next((task for task in self.tasks.values() if task.key == key and task.visible), None)
 
     @rule(life=st.integers(0, 6) | st.just(99))
     def begin_a_try(self, life: int) -> None:
@@ -189,16 +126,16 @@ class Tries(RuleBasedStateMachine):
     def decide(self) -> None:
         record = self.record
         task = self.tasks.get(record.task_id) if record and record.task_id else None
-        action = next_action(record, task.info if task and task.visible else None, {"done"}, overdue=False)
+        action = decide(Situation(record, task.info if task and task.visible else None)).action
         if action is Action.RETRY and task:
             self.act()
             task.status, task.attempt = "toretry", task.attempt + 1
         elif action in (Action.SUBMIT, Action.REPLACE):
-            generation = record.generation + record.sent if record else 0
-            intent = self.remember(SubmissionRecord(generation_of("name", generation), generation, 0.0, 0))
-            self.remember(replace(intent, task_id=self.submit(intent.name).task_id))
+            self.keys += 1
+            intent = self.remember(SubmissionRecord(key=str(self.keys)))
+            self.remember(replace(intent, task_id=self.submit(intent.key).task_id))
         elif action is Action.FIND and record:
-            found = self.find(record.name) or self.submit(record.name)
+            found = self.find(record.key) or self.submit(record.key)
             self.remember(replace(record, task_id=found.task_id))
 
     @precondition(lambda self: self.tasks)
@@ -217,7 +154,7 @@ class Tries(RuleBasedStateMachine):
         record = self.record
         for task in self.active():
             assert record
-            assert task.task_id == record.task_id or (record.task_id is None and task.name == record.name)
+            assert task.task_id == record.task_id or (record.task_id is None and task.key == record.key)
 
     @invariant()
     def what_is_done_is_neither_run_again_nor_replaced(self) -> None:
