@@ -24,10 +24,10 @@ HOLD = 30.0
 
 A deferral ends the step's process in the executor, of which the scheduler hears once in each of its loops. Where an
 event has the step queued again before that, Airflow 3.3 takes the late "success" of its first half for the end of the
-second, and fails it (``SchedulerJobRunner.process_executor_events``). The slowest of 200 deferrals on two busy cores
-was heard of after 4.8 s at load 7 and after 17 s at load 23; remote executors, and logs that are uploaded first, add
-to that. A triggerer that is late
-itself shows how busy the machines are: then it is three times that delay, and ten times this at most.
+second, and fails it (``SchedulerJobRunner.process_executor_events``). The slowest deferral on two cores was heard of
+after 4.8 s at load 7 and after 17 s at load 23; remote executors, and logs that are uploaded first, add to that. A
+triggerer that is late itself shows how busy the machines are: then it is three times that delay, and ten times this
+at most.
 """
 
 SLOWEST_LOOK = 300.0
