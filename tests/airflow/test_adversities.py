@@ -35,7 +35,7 @@ def test_a_dated_name_that_an_ended_task_holds_is_found_and_said(panda: Panda, m
 def test_a_dated_task_whose_id_a_dying_worker_took_along_is_found_and_not_run_again(
     panda: Panda, memory: Memory
 ) -> None:
-    memory.store.dies_at = (3, "before")
+    memory.store.dies_at = (2, "before")
     with pytest.raises(WorkerDied):
         submit(memory, task(name=DATED))
     (submitted,) = panda.submitted()

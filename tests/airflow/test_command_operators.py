@@ -121,7 +121,7 @@ def test_a_task_that_does_not_exist_is_not_waited_for(panda: Panda, memory: Memo
 
 def test_a_kill_is_given_again_after_the_loss_of_the_worker(panda: Panda, memory: Memory) -> None:
     task_id = running(panda)
-    memory.store.dies_at = (2, "after")
+    memory.store.dies_at = (1, "after")
     step = PandaKillTaskOperator(task_id="kill", jedi_task_id=task_id, poll_interval=0.1)
     with pytest.raises(WorkerDied):
         step.execute(memory())
@@ -360,7 +360,7 @@ def test_an_increase_of_which_nobody_knows_is_left_to_a_person(
         with pytest.raises(AirflowFailException, match="Whether the increase of attempts took place is unknown"):
             step.execute(memory())
     else:
-        memory.store.dies_at = (2, "after")
+        memory.store.dies_at = (1, "after")
         with pytest.raises(WorkerDied):
             step.execute(memory())
     with pytest.raises(AirflowFailException, match="clear this step"):

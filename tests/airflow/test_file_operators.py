@@ -206,7 +206,7 @@ def test_a_worker_that_dies_while_it_submits_a_workflow_leaves_the_question_to_a
     panda: Panda, memory: Memory
 ) -> None:
     step = PandaSubmitWorkflowOperator(task_id="flow", raw_request={"language": "cwl"})
-    memory.store.dies_at = (3, "before")
+    memory.store.dies_at = (2, "before")
     with pytest.raises(WorkerDied):
         step.execute(memory())
     with pytest.raises(Exception, match="Whether the submission of the workflow took place is unknown"):

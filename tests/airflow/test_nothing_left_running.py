@@ -116,7 +116,7 @@ def test_a_changed_definition_goes_on_where_the_author_says_so(panda: Panda, mem
 
 
 def test_a_change_while_a_submission_was_lost_replaces_what_it_left(panda: Panda, memory: Memory) -> None:
-    memory.store.dies_at = (3, "before")
+    memory.store.dies_at = (2, "before")
     with pytest.raises(WorkerDied):
         submit(memory, LONG)
     memory.store.dies_at = None
@@ -305,7 +305,7 @@ def test_a_task_of_another_step_is_never_killed_with_this_one(panda: Panda, memo
     if mishap == "the answer is lost":
         panda.server.faults.inject("drop_before", "task/submit")
     else:
-        memory.store.dies_at = (2, "after")
+        memory.store.dies_at = (1, "after")
         with pytest.raises(WorkerDied):
             submit(memory, NAMED, on_existing="adopt")
         memory.store.dies_at = None
