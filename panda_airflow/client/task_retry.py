@@ -187,9 +187,13 @@ class RetryHistory:
     sent: tuple[SentRetry, ...] = ()
     begun: int = 0
 
+    def to_json(self) -> dict[str, Any]:
+        """Write the history as JSON primitives."""
+        return asdict(self) | {"sent": [asdict(retry) for retry in self.sent]}
+
     @classmethod
     def of(cls, task_id: int, key: str, value: Mapping[str, Any] | None) -> RetryHistory:
-        """Read what ``dataclasses.asdict`` wrote, in whatever version; empty if that is of another task."""
+        """Read what :meth:`to_json` wrote, in whatever version; empty if that is of another task."""
         if not value or (value.get("task_id"), value.get("key")) != (task_id, key):
             return cls(task_id, key)
         sent = tuple(SentRetry.from_json(item) for item in value.get("sent", []))

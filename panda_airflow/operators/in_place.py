@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from panda_airflow.client import (
@@ -62,7 +62,7 @@ class RetriesInPlace(TaskLineage):
 
     def remember_history(self, context: Context, history: RetryHistory) -> None:
         """Record the retries of a task."""
-        Memory(context, "panda_retries").remember(asdict(history))
+        Memory(context, "panda_retries").remember(history.to_json())
 
     def retry_at_first(self, context: Context, info: TaskInfo, new_parameters: Mapping[str, Json], **how: bool) -> None:
         """Begin a try of this step with a retry, which those of a policy do not count; see :meth:`retry_in_place`."""

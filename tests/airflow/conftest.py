@@ -142,6 +142,7 @@ class Store:
         if self.dies_at == (self._sets, "before"):
             raise WorkerDied
         self.values[key] = json.dumps(value)
+        assert json.loads(self.values[key]) == value, "Airflow refuses what is no JSON value, such as a tuple"
         if self.dies_at == (self._sets, "after"):
             raise WorkerDied
 

@@ -46,7 +46,7 @@ def submit(memory: Memory, parameters: dict[str, Any], *, wait: bool = False, **
         task_id="fit",
         task_parameters=parameters,
         wait_for_completion=wait,
-        **({"poll_interval": 0.1, "retries": 2} | more),
+        **({"poll_interval": 0.1} | more),
     )
     return dict(step.execute(memory()))
 
@@ -64,9 +64,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 DEATHS = {
     "before the intent": (1, "before"),
-    "after the intent": (2, "after"),
-    "before recording": (3, "before"),
-    "after recording": (3, "after"),
+    "after the intent": (1, "after"),
+    "before recording": (2, "before"),
+    "after recording": (2, "after"),
 }
 
 

@@ -95,7 +95,7 @@ def test_a_failure_that_a_feed_told_is_explained_as_any_other(panda: Panda) -> N
     [task_id] = running(panda, "sleep 2; exit 7")
     [event] = asyncio.run(events_of([trigger(task_id)]))
     assert event["kind"] == "failed"
-    with pytest.raises(TaskFailed, match=r"JEDI says: failed[\s\S]*Attempts of the task on the server: 1"):
+    with pytest.raises(TaskFailed, match=r"JEDI says: failed[\s\S]*Attempts of the task that JEDI counts: 1"):
         settle(PandaHook(), event)
 
 

@@ -32,6 +32,7 @@ from tests.integration import rude_server
 
 CAN_DEFER = [kind for kind in STEPS if hasattr(make(kind), "deferrable")]
 BASES = {"PandaCommandOperator", "PandaPollOperator", "PandaPollSensor", "PandaTaskOperator"}
+BASES |= {"RetriesInPlace", "Submission"}
 Arguments = dict[str, Any]
 
 
@@ -165,7 +166,7 @@ def impersonal(result: Any, own: dict[str, str]) -> str:
     words = json.dumps(result)
     for name, value in own.items():
         words = words.replace(value, name)
-    return re.sub(r"\d{4}-\d\d-\d\d[ T][\d:.,]+|[0-9a-f]{8}-[0-9a-f-]{27}", "TIME OR ID", words)
+    return re.sub(r"\d{4}-\d\d-\d\d[ T][\d:.,]+|[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{16}", "TIME OR ID", words)
 
 
 def test_no_step_that_defers_is_forgotten() -> None:

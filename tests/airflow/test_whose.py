@@ -642,7 +642,7 @@ def test_a_connection_that_was_edited_adds_no_states_of_another_server_to_a_feed
     async def play() -> list[Any]:
         alone = await PandaTaskTrigger("panda_edited", seen.to_json())._wait()
         long = asyncio.create_task(PandaTaskTrigger("panda_default", plan.to_json())._wait())
-        while not any(feed.looks for feed in feeds()):
+        while not any(feed.questions + feed.looks for feed in feeds()):
             await asyncio.sleep(0.02)
         shared = await PandaTaskTrigger("panda_edited", seen.to_json())._wait()
         long.cancel()

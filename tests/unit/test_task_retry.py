@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -92,7 +91,7 @@ def failed(at: int, attempt_nr: int = 0) -> TaskInfo:
 
 
 def told_again(history: RetryHistory) -> RetryHistory:
-    return RetryHistory.of(history.task_id, history.key, json.loads(json.dumps(asdict(history))))
+    return RetryHistory.of(history.task_id, history.key, json.loads(json.dumps(history.to_json())))
 
 
 @given(st.lists(st.integers(0, 2), max_size=12))
@@ -122,14 +121,14 @@ def test_a_retry_with_parameters_of_its_own_uses_up_none_of_the_policy() -> None
 
 
 def test_the_history_of_another_task_is_none() -> None:
-    stored = asdict(RetryHistory(42, "a key").noted(failed(0), 0.0))
+    stored = RetryHistory(42, "a key").noted(failed(0), 0.0).to_json()
     assert RetryHistory.of(42, "a key", stored).here == 1
     assert RetryHistory.of(42, "another key", stored).here == RetryHistory.of(43, "a key", stored).here == 0
     assert RetryHistory.of(42, "a key", None).here == 0
 
 
 def test_a_history_of_another_version_is_understood() -> None:
-    later = asdict(RetryHistory(42, "a key").noted(failed(0), 0.0)) | {"new": 1}
+    later = RetryHistory(42, "a key").noted(failed(0), 0.0).to_json() | {"new": 1}
     later["sent"][0]["new"] = later["sent"][0]["mark"]["new"] = 1
     assert RetryHistory.of(42, "a key", later).is_pending(failed(0))
     assert RetryHistory.of(42, "a key", {"task_id": 42, "key": "a key", "sent": [{}]}).here == 1
