@@ -112,7 +112,7 @@ def test_a_step_whose_connection_means_another_server_touches_nothing_there(
     assert e.value.hopeless
     assert (there.submitted(), commanded(there), commanded(here)) == ([1], [], [])
     mean(here, monkeypatch)
-    assert submit(memory, LONG)["task_id"] == 1
+    assert submit(memory, LONG, retries=2)["task_id"] == 1
 
 
 def test_a_clear_submits_where_the_connection_means_now_and_leaves_the_old_task_alone(
@@ -521,7 +521,7 @@ EARLIER = {
 
 def test_a_wait_of_the_version_without_keys_goes_on_and_its_task_is_never_touched(panda: Panda, memory: Memory) -> None:
     old = running(panda, task("sleep 2"))
-    memory.store.values["panda_submission"] = json.dumps(EARLIER | {"task_id": old})
+    memory.store.values["panda_submission"] = json.dumps(EARLIER | {"task_id": old, "since": time.time()})
     memory.store.values["panda_wait"] = json.dumps({"target": {"task_ids": [old], "mark": None}, "owns": True})
     step = step_of(unnamed(task("sleep 2")))
     assert step.execute(memory())["status"] == "done"
@@ -535,7 +535,7 @@ def test_a_trigger_of_the_version_without_keys_goes_on(panda: Panda, memory: Mem
     plan = WaitPlan(task_id, time.time(), poll_interval=0.1).to_json()
     earlier = {name: value for name, value in plan.items() if name not in ("key", "account", "made")}
     event = event_of(PandaTaskTrigger("panda_default", earlier | {"first_attempt": 0}))
-    memory.store.values["panda_submission"] = json.dumps(EARLIER | {"task_id": task_id})
+    memory.store.values["panda_submission"] = json.dumps(EARLIER | {"task_id": task_id, "since": time.time()})
     context = memory()
     assert step_of().resume_execution("execute_complete", {"event": event}, context)["status"] == "done"
 
