@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.system.airflow import TRIGGERER, Airflow, Run
@@ -33,13 +35,15 @@ def test_a_triggerer_that_is_stopped_in_order_and_started_again_costs_no_task(ai
     assert [entry.is_done_once for entry in panda.book(*runs)] == [True] * len(runs), panda.book(*runs)
 
 
-def test_a_trigger_that_moves_to_another_triggerer_leaves_its_task_alone(airflow: Airflow, panda: Panda) -> None:
-    before = triggerers(airflow)
+def test_a_trigger_that_moves_to_another_triggerer_leaves_its_task_alone(
+    airflow: Airflow, panda: Panda, tmp_path: Path
+) -> None:
+    before, gate = triggerers(airflow), tmp_path / "go"
     airflow.start(*TRIGGERER)
     try:
         airflow.wait(lambda: set(triggerers(airflow)) - set(before), "the second triggerer")
         [second] = set(triggerers(airflow)) - set(before)
-        [run] = deferred(airflow, panda, "sleep 15", 1)
+        [run] = deferred(airflow, panda, f"until [ -e {gate} ]; do sleep 0.2; done", 1)
         airflow.wait(lambda: "is waited for together" in airflow.log_of(run), "a triggerer to run the trigger")
         other = before[0] if owner(airflow, run) == second else second
         airflow.query(
@@ -47,10 +51,11 @@ def test_a_trigger_that_moves_to_another_triggerer_leaves_its_task_alone(airflow
             other=other,
             ti=run.step["id"].replace("-", ""),
         )
-        assert airflow.finish(run) == ["success"]
-        assert [entry.is_done_once for entry in panda.book(run)] == [True], panda.book(run)
         spared = f"PanDA task {panda.book(run)[0].task_id} is left alone"
         airflow.wait(lambda: spared in airflow.log_of(run), "the first triggerer to say so")
+        gate.touch()
+        assert airflow.finish(run) == ["success"]
+        assert [entry.is_done_once for entry in panda.book(run)] == [True], panda.book(run)
     finally:
         airflow.kill("triggerer")
 
