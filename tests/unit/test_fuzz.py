@@ -212,7 +212,7 @@ EXTRAS = st.dictionaries(
     host=st.none() | st.text() | st.sampled_from(["localhost", "http://h", "https://h:1/x", "[::1]", "a@b", "h:x"]),
     schema=st.none() | st.sampled_from(["http", "https", "ftp"]) | st.text(max_size=5),
     port=st.none() | st.integers(-5, 99999),
-    password=st.none() | st.text(),
+    password=st.none() | st.text().map("hush-hush{}".format),
     extra=EXTRAS | JSON,
 )
 def test_whatever_a_connection_names(
@@ -224,5 +224,4 @@ def test_whatever_a_connection_names(
             said = repr(client.config)
     except PandaError as error:
         said = str(error)
-    secret = (password or "").strip()
-    assert len(secret) < 6 or secret not in said
+    assert "hush-hush" not in said
