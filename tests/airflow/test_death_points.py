@@ -182,7 +182,7 @@ def test_a_task_of_other_parameters_that_holds_the_name_is_refused_before_anythi
     holder = panda.client.task.submit(task("sleep 1", name="user.bob.shared")).task_id
     for status in ("running", "done"):
         panda.wait(holder, (status,))
-        with pytest.raises(DuplicateTask, match="user.bob.shared belongs to PanDA task"):
-            submit(memory, named, wait=True)
+        with pytest.raises(DuplicateTask, match="is another task: jobParameters differ"):
+            submit(memory, named, wait=True, on_existing="adopt")
         assert "panda_submission" not in memory.store.values
     assert panda.submitted() == [holder]

@@ -24,6 +24,7 @@ from panda_airflow.client import (
     TaskFailed,
     TaskOutcome,
     TaskPartlyDone,
+    TaskRetryPolicy,
     UsageError,
     last_words,
     lookup,
@@ -669,3 +670,40 @@ def test_the_feed_of_an_account_is_one(panda: Panda, monkeypatch: pytest.MonkeyP
         return number
 
     assert asyncio.run(play()) == 1
+
+
+def rebuild(panda: Panda, task_id: int) -> None:
+    """Let the number become that of somebody else's task."""
+    stored = panda.client.task.get_task_parameters(task_id)
+    stored["airflow"]["key"] = "the key of somebody else"
+    panda.server.backend.store.update("submissions", "jediTaskID", task_id, params=json.dumps(stored))
+
+
+def test_the_task_of_somebody_else_is_not_retried_when_its_retry_is_due(panda: Panda, memory: Memory) -> None:
+    given: dict[str, Any] = {"task_retry": TaskRetryPolicy(attempts=1, delay=0), "deferrable": True}
+    context = memory()
+    with pytest.raises(TaskDeferred) as deferred:
+        step_of(unnamed(task("exit 3")), **given).execute(context)
+    assert deferred.value.trigger
+    event = event_of(deferred.value.trigger)
+    assert event["retry"]
+    rebuild(panda, 1)
+    with pytest.raises(NotOurs, match="is not this step's"):
+        step_of(unnamed(task("exit 3")), **given).resume_execution("execute_complete", {"event": event}, context)
+    assert commanded(panda) == []
+
+
+def test_a_trigger_neither_kills_nor_believes_the_task_of_somebody_else(
+    panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        step_of(unnamed(task("sleep 1")), deferrable=True).execute(memory())
+    rebuild(panda, 1)
+    trigger: Any = deferred.value.trigger
+    assert "is not this step's" in trigger._end()
+    event = event_of(PandaTaskTrigger("panda_default", trigger.plan.to_json()))
+    assert (event["kind"], event["hopeless"]) == ("error", True)
+    late = replace(trigger.plan, deadline=time.time(), statuses=("done",))
+    killed = event_of(PandaTaskTrigger("panda_default", late.to_json()))
+    assert killed["kind"] in ("error", "timeout")
+    assert commanded(panda) == []
