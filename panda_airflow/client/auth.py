@@ -186,9 +186,13 @@ class NoToken:
 
 def account_of(config: ClientConfig) -> Account:
     """Tell whom which server takes the caller for; reads the credential."""
+    return Account(server_of(config), credential_of(config).user())
+
+
+def server_of(config: ClientConfig) -> str:
+    """Name the server, the same however its address is written."""
     server = config.server
-    plain = server.removesuffix(":443" if server.startswith("https:") else ":80")
-    return Account(plain, credential_of(config).user())
+    return server.removesuffix(":443" if server.startswith("https:") else ":80")
 
 
 def credential_of(config: ClientConfig) -> Credential:

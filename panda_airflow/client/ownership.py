@@ -53,7 +53,7 @@ def require(client: PandaClient, task_id: int, key: str) -> None:
         raise NotOurs(f"PanDA task {task_id} is not this step's: it {origin(stamp)}; it was left alone.")
 
 
-RESTORE = "Restore the connection, or clear the step to submit there."
+RESTORE = "Restore the connection, or clear the step to begin anew there."
 """The ways out where a connection has come to mean another server or user."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NotRequired, TypedDict
 
 from panda_airflow.client import NotOurs, PandaError
-from panda_airflow.client.auth import account_of
+from panda_airflow.client.auth import account_of, server_of
 from panda_airflow.client.models import JobInfo, TaskDigest
 from panda_airflow.client.ownership import RESTORE, elsewhere
 from panda_airflow.client.report import input_counts, job_counts, job_errors
@@ -21,12 +21,13 @@ MOST_JOBS = 100
 class TaskResult(TypedDict):
     """What a step leaves in XCom.
 
-    ``status`` is the last one seen, empty where the step did not wait; ``files`` counts inputs as ``total``,
-    ``finished`` and ``failed``; ``output_datasets`` are those that the task declares, logs included;
-    ``message`` says what a command has done.
+    ``server`` is the one that knows the task by its number; ``status`` is the last one seen, empty where the step did
+    not wait; ``files`` counts inputs as ``total``, ``finished`` and ``failed``; ``output_datasets`` are those that the
+    task declares, logs included; ``message`` says what a command has done.
     """
 
     task_id: int
+    server: str
     status: str
     name: str
     files: dict[str, int]
@@ -54,6 +55,7 @@ def settle(hook: PandaHook, event: object, retry_note: str = "", *, datasets: bo
     conclude(known, () if known["kind"] == "ended" else [*_explanation(hook, known), page, retry_note])
     return {
         "task_id": task_id,
+        "server": server_of(hook.config),
         "status": known["status"],
         "name": known.get("name", ""),
         "files": known.get("files", {}),

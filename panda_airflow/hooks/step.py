@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, cast
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from panda_airflow.client import NotOurs, PandaClient, UsageError
-from panda_airflow.client.auth import account_of
+from panda_airflow.client.auth import account_of, server_of
 from panda_airflow.client.ownership import RESTORE, elsewhere
 from panda_airflow.client.records import is_id
 from panda_airflow.client.stored import Account
@@ -56,6 +58,21 @@ class PandaStep(BaseOperator):
         """Whom which server takes this step for."""
         return account_of(self.hook.config)
 
+    def task_id_of(self, value: object) -> int:
+        """Read a JediTaskID that this step is given; see :func:`read_task_id`.
+
+        :raises NotOurs: a step at another server returned it, where the number is that of another task.
+        """
+        task_id = read_task_id(value)
+        named, server = value.get("server") if isinstance(value, dict) else None, server_of(self.hook.config)
+        if named and named != server:
+            raise NotOurs(
+                f"PanDA task {task_id} is one of {named}, as the step that returned it says, and the connection "
+                f"{self.panda_conn_id} means {server}: nothing was touched there.",
+                advice="Restore the connection, or give the plain number if the task is known there, too.",
+            )
+        return task_id
+
     def same_account(self, what: str, account: Account) -> None:
         """Make sure that the connection means the server and user that something belongs to.
 
@@ -63,3 +80,17 @@ class PandaStep(BaseOperator):
         """
         if (found := self.account).differs_from(account):
             raise NotOurs(elsewhere(what, account, self.panda_conn_id, found), advice=RESTORE)
+
+    def same_as_at_first(self, what: str, context: Any) -> None:
+        """Make sure that the connection means what it meant when this step began, in an earlier try or before a wait.
+
+        A clear lets it begin anew.
+
+        :raises NotOurs: it means another server or user by now, where the same number is that of something else.
+        """
+        store, cleared = context["task_state_store"], context["ti"].max_tries
+        before = store.get("panda_account") or {}
+        if before.get("clears") == cleared:
+            self.same_account(what, Account.from_json(before))
+        else:
+            store.set("panda_account", asdict(self.account) | {"clears": cleared}, retention=NEVER_EXPIRE)

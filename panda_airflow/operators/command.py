@@ -18,7 +18,6 @@ from panda_airflow.client.stored import Account
 from panda_airflow.client.wait_event import WaitEvent
 from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan
 from panda_airflow.hooks.result import TaskResult
-from panda_airflow.hooks.step import read_task_id
 from panda_airflow.operators.base import PandaTaskOperator
 from panda_airflow.operators.memory import Context, Memory, clears
 from panda_airflow.operators.once import at_most_once
@@ -84,7 +83,7 @@ class PandaCommandOperator(PandaTaskOperator):
     def obtain(self, context: Context) -> WaitPlan:
         """Give the command unless it is needless or was given before, and plan the wait for its effect."""
         given = self._given(context)
-        info = self.registered(read_task_id(self.jedi_task_id))
+        info = self.registered(self.task_id_of(self.jedi_task_id))
         if given is None and self.is_needless(info):
             self.log.info("PanDA task %s is %s already: there is nothing to do.", info.task_id, info.status)
             return self.plan(context, info.task_id, time.time())
@@ -361,7 +360,7 @@ class PandaIncreaseAttemptsOperator(PandaCommandOperator):
     def obtain(self, context: Context) -> WaitPlan:
         """Give the command, at most once."""
         increase = self._read_increase()
-        info = self.registered(read_task_id(self.jedi_task_id))
+        info = self.registered(self.task_id_of(self.jedi_task_id))
         since = time.time()
         at_most_once(self, context, "the increase of attempts", lambda: self._increase(info.task_id, increase))
         return self.plan(context, info.task_id, since)

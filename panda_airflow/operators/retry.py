@@ -14,7 +14,6 @@ from panda_airflow.client.status import RETRYABLE_STATUSES, Outcome, classify
 from panda_airflow.client.stored import Account
 from panda_airflow.client.wait_event import WaitEvent
 from panda_airflow.client.waiting import WaitPlan
-from panda_airflow.hooks.step import read_task_id
 from panda_airflow.operators.base import PandaTaskOperator
 from panda_airflow.operators.memory import Context, Memory, clears
 
@@ -67,8 +66,9 @@ class PandaRetryTaskOperator(PandaTaskOperator):
 
     def obtain(self, context: Context) -> WaitPlan:
         """Retry the task if it ended without satisfying this step, and plan the wait for it."""
+        task_id = self.task_id_of(self.jedi_task_id)
         self._check_memory(context)
-        info = self.registered(read_task_id(self.jedi_task_id))
+        info = self.registered(task_id)
         if info.status in self.accept or not classify(info.status).is_final:
             self.log.info("PanDA task %s is %s: nothing to retry now.", info.task_id, info.status)
             return self.plan(context, info.task_id, time.time())

@@ -33,7 +33,6 @@ from panda_airflow.client.submission import (
 )
 from panda_airflow.client.waiting import JEDI_PATIENCE
 from panda_airflow.hooks.definition import TaskDefinition
-from panda_airflow.hooks.step import read_task_id
 from panda_airflow.operators.memory import Context, Memory, clears
 
 OnChange = Literal["resubmit", "continue"]
@@ -176,7 +175,7 @@ class Submission(TaskDefinition):
             )
         refuse_leftovers(self.task_parameters)
         if self.parent_tid not in (None, ""):
-            read_task_id(self.parent_tid)
+            self.task_id_of(self.parent_tid)
 
     def _given_name(self) -> str:
         """Read the name that the author gives, or an empty text."""
@@ -186,7 +185,7 @@ class Submission(TaskDefinition):
         return name.strip()
 
     def _parent(self) -> dict[str, int]:
-        return {} if self.parent_tid in (None, "") else {"parent_tid": read_task_id(self.parent_tid)}
+        return {} if self.parent_tid in (None, "") else {"parent_tid": self.task_id_of(self.parent_tid)}
 
     def _definition(self) -> str:
         return fingerprint({**self.task_parameters, **self._parent()})

@@ -19,13 +19,12 @@ from panda_airflow.client.driver import Failures, Step, first_look
 from panda_airflow.client.many import ManyEvent, ManyPlan, ManyWatch, read_many
 from panda_airflow.client.reaper import FAREWELL, LAST_WORDS, Target, send_reaper
 from panda_airflow.client.status import check_statuses
-from panda_airflow.client.stored import Account
 from panda_airflow.client.task_looks import look_at_list, perform_many
 from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan
 from panda_airflow.hooks.assets import publish
 from panda_airflow.hooks.many import settle_many
 from panda_airflow.hooks.result import TaskResult
-from panda_airflow.hooks.step import PandaStep, read_task_id
+from panda_airflow.hooks.step import PandaStep
 from panda_airflow.links.panda import PandaTaskLink
 from panda_airflow.sensors.base import DeferredSensor
 from panda_airflow.triggers.base import backstop
@@ -96,9 +95,9 @@ class PandaWaitTaskStatusSensor(PandaStep, DeferredSensor):
         """The JediTaskIDs, once the template is rendered: a number, or a list without duplicates."""
         given = _evaluated(self.jedi_task_id)
         if isinstance(given, str) or not isinstance(given, Sequence):
-            return read_task_id(given)
+            return self.task_id_of(given)
         items = given[:]  # at once: each item of a lazy sequence would be a request
-        return list(dict.fromkeys(read_task_id(item) for item in items))
+        return list(dict.fromkeys(self.task_id_of(item) for item in items))
 
     def execute(self, context: Context) -> Any:
         """Wait in the triggerer, or by poking as any sensor does."""
@@ -107,7 +106,7 @@ class PandaWaitTaskStatusSensor(PandaStep, DeferredSensor):
             self.log.info("The list of PanDA tasks is empty: there is nothing to wait for.")
             return []
         self._link(self.task_ids)
-        self._check_account(context)
+        self.same_as_at_first("what this sensor waits for", context)
         self._aim_at(self._listed())
         if self.deferrable:
             plan = self._plan(time.time(), self.deadline(context))
@@ -124,22 +123,10 @@ class PandaWaitTaskStatusSensor(PandaStep, DeferredSensor):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral; a kill that the triggerer was refused is not given up."""
         _ = self.hook.config  # as in execute
-        self._check_account(context)
+        self.same_as_at_first("what this sensor waits for", context)
         self._aim_at(self._listed())
         with self._ended_in_time():
             return super().resume_execution(next_method, next_kwargs, context)
-
-    def _check_account(self, context: Context) -> None:
-        """Make sure that the connection means what it meant when this try began.
-
-        :raises NotOurs: it means another server or user by now, whose tasks have the same numbers.
-        """
-        store, this_try = context["task_state_store"], context["ti"].try_number
-        before = store.get("panda_account")
-        if before and before.get("try") == this_try:
-            self.same_account("what this sensor waits for", Account.from_json(before))
-        else:
-            store.set("panda_account", asdict(self.account) | {"try": this_try})
 
     def _aim_at(self, task_ids: Sequence[int]) -> None:
         """Know whom to kill, though the server may have to register them first."""
