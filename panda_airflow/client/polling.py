@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 from panda_airflow.client import errors
 from panda_airflow.client.driver import NO_FAILURES, Answer, Failures, Step, check_interval, clock, is_permanent, pause
 from panda_airflow.client.models import Json
+from panda_airflow.client.stored import UNKNOWN, Account, known
 
 FOREVER = 1e10
 """An outage, in seconds, that nobody lives to see; a page that is not PanDA's is then maintenance too."""
@@ -44,6 +45,7 @@ class PollPlan:
     :param max_poll_interval: seconds between looks after long waiting.
     :param deadline: epoch seconds after which the wait gives up, or None.
     :param outage: seconds during which looks may fail before the wait gives up; at least three must fail.
+    :param account: whom the connection means at which server, as long as the wait is worth anything.
     """
 
     look: str
@@ -54,6 +56,7 @@ class PollPlan:
     max_poll_interval: float = 300.0
     deadline: float | None = None
     outage: float = 6 * 3600.0
+    account: Account = UNKNOWN
 
     def __post_init__(self) -> None:
         """Check the interval.
@@ -69,7 +72,7 @@ class PollPlan:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> PollPlan:
         """Read what :meth:`to_json` wrote, also in another version that knew fewer fields, or more."""
-        return cls(**{name: item for name, item in value.items() if name in cls.__dataclass_fields__})
+        return cls(**known(cls, value) | {"account": Account.from_json(value.get("account"))})
 
     def flow(self) -> Generator[Step, Answer, PollEvent]:
         """Begin the wait, for one of the drivers."""
@@ -84,12 +87,13 @@ Kind = Literal["ended", "failed", "timeout", "outage", "error"]
 
 
 class PollEvent(TypedDict):
-    """How such a wait ended; ``note`` says why, ``value`` is what the look found in the end."""
+    """How such a wait ended; ``note`` says why, ``value`` is what the look found in the end, ``account`` the plan's."""
 
     kind: Kind
     what: str
     note: str
     value: Json
+    account: NotRequired[dict[str, str]]
 
 
 class Poll:
@@ -145,7 +149,8 @@ class Poll:
         return self._event("outage", f"No look succeeded since {clock(self.failures.since)}: {error}") if over else None
 
     def _event(self, kind: Kind, note: str, value: Json = None) -> PollEvent:
-        return {"kind": kind, "what": self.plan.what, "note": note, "value": value}
+        account = asdict(self.plan.account)
+        return {"kind": kind, "what": self.plan.what, "note": note, "value": value, "account": account}
 
 
 def conclude(event: object) -> Json:

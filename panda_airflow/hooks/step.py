@@ -81,6 +81,11 @@ class PandaStep(BaseOperator):
         if (found := self.account).differs_from(account):
             raise NotOurs(elsewhere(what, account, self.panda_conn_id, found), advice=RESTORE)
 
+    def same_as_waited_for(self, event: object) -> None:
+        """Make sure that the connection means what it meant in the wait of which this is the event."""
+        if isinstance(event, dict) and (account := Account.from_json(event.get("account"))).server:
+            self.same_account(str(event.get("what")), account)
+
     def same_as_at_first(self, what: str, context: Any) -> None:
         """Make sure that the connection means what it meant when this step began, in an earlier try or before a wait.
 

@@ -20,7 +20,7 @@ from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan
 from panda_airflow.hooks.result import TaskResult
 from panda_airflow.operators.base import PandaTaskOperator
 from panda_airflow.operators.memory import Context, Memory, clears
-from panda_airflow.operators.once import at_most_once
+from panda_airflow.operators.once import at_most_once, same_as_sent
 
 ENDING = frozenset({"aborting", "toabort", "tobroken", "prepared", "passed"})
 """Active statuses in which a task is about to end, and is not to be told so again."""
@@ -360,6 +360,7 @@ class PandaIncreaseAttemptsOperator(PandaCommandOperator):
     def obtain(self, context: Context) -> WaitPlan:
         """Give the command, at most once."""
         increase = self._read_increase()
+        same_as_sent(self, context, "the increase of attempts")
         info = self.registered(self.task_id_of(self.jedi_task_id))
         since = time.time()
         at_most_once(self, context, "the increase of attempts", lambda: self._increase(info.task_id, increase))

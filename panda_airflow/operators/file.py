@@ -15,7 +15,7 @@ from panda_airflow.client.models import Json, Mark
 from panda_airflow.client.polling import PollPlan
 from panda_airflow.hooks.step import PandaStep
 from panda_airflow.operators.memory import Context
-from panda_airflow.operators.once import at_most_once
+from panda_airflow.operators.once import at_most_once, same_as_sent
 from panda_airflow.operators.polling import PandaPollOperator
 
 
@@ -127,6 +127,7 @@ class PandaFileRecoveryOperator(PandaPollOperator):
         if not (self.jedi_task_id or self.dataset):
             raise UsageError("a recovery needs jedi_task_id or dataset; nothing was sent.")
         task_id = self.task_id_of(self.jedi_task_id) if self.jedi_task_id else None
+        same_as_sent(self, context, "the recovery")
         before = asdict(Mark.of(self.client.task.get_detailed_info(task_id))) if task_id else None
         asked = at_most_once(self, context, "the recovery", lambda: {"url": self._request(task_id), "mark": before})
         self.log.info("The recovery writes its log to %s", asked["url"])

@@ -14,6 +14,7 @@ from panda_airflow.client.jobs import FileSpec, JobSpec, dump_jobs
 from panda_airflow.client.looks import JOB_FINAL, jobs_plan, panda_ids
 from panda_airflow.client.models import Json
 from panda_airflow.client.status import check_statuses
+from panda_airflow.client.stored import Account
 from panda_airflow.operators.memory import Context, Memory, clears, end_noted
 from panda_airflow.operators.once import at_most_once
 from panda_airflow.operators.polling import PandaPollOperator
@@ -115,6 +116,7 @@ class PandaSubmitJobsOperator(PandaPollOperator):
         if not (self.cancel_on_timeout and record):
             return LEFT_RUNNING
         try:
+            self.same_account("what this step submitted", Account.from_json(record.get("account")))
             self.client.job.kill(record["answer"])
         except PandaError as error:
             return f"The jobs may still be running: killing them failed. {error}"
@@ -122,8 +124,9 @@ class PandaSubmitJobsOperator(PandaPollOperator):
 
     def _stop_cleared(self, context: Context) -> None:
         """Kill the jobs that were submitted before a person cleared the step, since others take their place."""
-        record = Memory(context, "panda_once").recall()
-        if record and record["clears"] != clears(context, self.retries) and (ids := record.get("answer")):
+        record = Memory(context, "panda_once").recall() or {}
+        elsewhere = self.account.differs_from(Account.from_json(record.get("account")))
+        if (ids := record.get("answer")) and record["clears"] != clears(context, self.retries) and not elsewhere:
             self.client.job.kill(ids)
             self.log.warning("The step was cleared: PanDA jobs %s were told to stop.", ids)
 
@@ -175,6 +178,7 @@ class PandaKillJobsOperator(PandaPollOperator):
     def begin(self, context: Context) -> Json:
         """Kill the jobs, then wait until they have ended."""
         ids = panda_ids(self.job_ids)
+        self.same_as_at_first("what this step kills", context)
         given: dict[str, Any] = {"kill_options": list(self.kill_options)} if self.kill_options else {}
         given |= {} if self.code is None else {"code": self.code}
         accepted = self.client.job.kill(ids, **given)

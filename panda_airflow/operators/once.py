@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from panda_airflow.client import OutcomeUnknown, PandaError
 from panda_airflow.client.errors import NOTHING_DONE
+from panda_airflow.client.ownership import elsewhere
+from panda_airflow.client.stored import Account
+from panda_airflow.hooks.step import PandaStep
 from panda_airflow.operators.memory import Context, Memory, clears
 
 SURFACED = 300.0
@@ -23,7 +26,7 @@ SURFACED = 300.0
 
 
 def at_most_once(
-    step: BaseOperator,
+    step: PandaStep,
     context: Context,
     what: str,
     send: Callable[[], Any],
@@ -37,19 +40,23 @@ def at_most_once(
     :param send: sends it and returns its answer, as JSON primitives.
     :param newest: looks for what the request makes: the newest ID under its name, 0 if there is none.
     :return: the answer, or the one that an earlier try was given, or what was found.
+    :raises NotOurs: the connection meant another server or user then.
     :raises OutcomeUnknown: nobody knows what came of it yet; a retry looks again.
     :raises AirflowFailException: nobody knows, and it cannot be looked up, so a person has to. A clear of the step
         sends it again.
     """
     memory, cleared = Memory(context, "panda_once"), clears(context, step.retries)
-    before = memory.recall()
+    before = same_as_sent(step, context, what)
     if before and before["clears"] == cleared:
         if "answer" in before:
             return before["answer"]
         if before["sent"] and (found := _found(before, what, "An earlier try of this step was lost.", newest)):
             memory.remember({**before, "answer": found})
             return found
+    elif before:
+        _tell_what_is_left(step, what, before)
     intent = {"clears": cleared, "sent": True, "since": time.time(), "newest": newest() if newest else 0}
+    intent |= {"account": asdict(step.account)}
     memory.remember(intent)
     try:
         answer = send()
@@ -63,6 +70,25 @@ def at_most_once(
             raise
     memory.remember({**intent, "answer": answer})
     return answer
+
+
+def same_as_sent(step: PandaStep, context: Context, what: str) -> dict[str, Any] | None:
+    """Recall the request of an earlier try.
+
+    :raises NotOurs: the connection means another server or user by now, and nobody has cleared the step since.
+    """
+    before = Memory(context, "panda_once").recall()
+    if before and before["clears"] == clears(context, step.retries):
+        step.same_account(what, Account.from_json(before.get("account")))
+    return before
+
+
+def _tell_what_is_left(step: PandaStep, what: str, before: dict[str, Any]) -> None:
+    """Say in the log what a cleared step leaves behind at another server, or with another user."""
+    account, found = Account.from_json(before.get("account")), step.account
+    if found.differs_from(account):
+        left = elsewhere(what, account, step.panda_conn_id, found)
+        step.log.warning("%s What came of it was left alone: %.200r", left, before.get("answer", "nobody knows what"))
 
 
 def _found(intent: dict[str, Any], what: str, why: str, newest: Callable[[], int] | None) -> int:

@@ -69,7 +69,8 @@ class PandaPollOperator(PandaStep):
 
         :param cancel_on_kill: whether the trigger kills the jobs of the plan when a person ends the step.
         """
-        plan = replace(plan, deadline=self._deadline(context, plan.since), outage=self.outage)
+        deadline = self._deadline(context, plan.since)
+        plan = replace(plan, deadline=deadline, outage=self.outage, account=self.account)
 
         def look(_: Step) -> Finding:
             return LOOKS[plan.look](self.client, **plan.arguments)
@@ -86,6 +87,7 @@ class PandaPollOperator(PandaStep):
 
     def execute_complete(self, context: Context, event: object) -> Json:  # noqa: ARG002
         """Turn the event of a wait into the step's result, or raise why there is none."""
+        self.same_as_waited_for(event)
         return conclude(event)
 
     def _deadline(self, context: Context, since: float) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.configuration import conf
@@ -59,6 +59,8 @@ class PandaPollSensor(PandaStep, DeferredSensor):
     """
 
     ui_color = "#e0ecf4"
+    watches_number: ClassVar[bool] = True
+    """Whether it waits for what only one server knows by its number."""
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class PandaPollSensor(PandaStep, DeferredSensor):
     def execute(self, context: Context) -> Any:
         """Wait in the triggerer, or by poking as any sensor does."""
         if self.deferrable:
-            plan = replace(self.plan(time.time()), deadline=self.deadline(context))
+            plan = replace(self._own_plan(context, time.time()), deadline=self.deadline(context))
             ended = first_look(plan, lambda _: LOOKS[plan.look](self.client, **plan.arguments), self.log)
             if ended:
                 return self.resume_execution("execute_complete", {"event": ended}, context)
@@ -94,6 +96,7 @@ class PandaPollSensor(PandaStep, DeferredSensor):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:  # noqa: ARG002
         """Turn the event of the wait into the sensor's result, or raise why there is none."""
+        self.same_as_waited_for(event)
         try:
             return conclude(event)
         except WaitTimeout as timeout:
@@ -107,13 +110,21 @@ class PandaPollSensor(PandaStep, DeferredSensor):
         before = store.get("panda_poll")
         if not before or before["try"] != this_try:
             before = {"try": this_try, "since": time.time(), "seen": {}}
-        poll = Poll(self.plan(before["since"]), **before["seen"])
+        poll = Poll(self._own_plan(context, before["since"]), **before["seen"])
         event = poll.judge(self._look(poll.plan), time.time())
         if event:
             return PokeReturnValue(is_done=True, xcom_value=conclude(event))
         (self.log.warning if poll.warn else self.log.info)("%s", poll.note)
         store.set("panda_poll", before | {"seen": poll.memory()})
         return PokeReturnValue(is_done=False)
+
+    def _own_plan(self, context: Context, since: float) -> PollPlan:
+        """Plan the wait; a number means something only to the server and user of the first try."""
+        plan = self.plan(since)
+        if not self.watches_number:
+            return plan
+        self.same_as_at_first(plan.what, context)
+        return replace(plan, account=self.account)
 
     def _look(self, plan: PollPlan) -> object:
         try:

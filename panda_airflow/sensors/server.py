@@ -18,6 +18,7 @@ class PandaServerSensor(PandaPollSensor):
     """
 
     template_fields: Sequence[str] = ("panda_conn_id",)
+    watches_number = False
 
     def plan(self, since: float) -> PollPlan:
         """Plan the wait; see :meth:`PandaPollSensor.plan`."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from panda_airflow.client import NotOurs, PandaClient
+from panda_airflow.client.auth import account_of
 from panda_airflow.client.driver import Step
 from panda_airflow.client.looks import LOOKS
+from panda_airflow.client.ownership import RESTORE, elsewhere
 from panda_airflow.client.polling import Finding, PollPlan
 from panda_airflow.triggers.base import PandaTrigger
 
@@ -36,9 +39,22 @@ class PandaPollTrigger(PandaTrigger):
         return self._named(plan=self.plan.to_json())
 
     def _perform(self, step: Step) -> Finding:  # noqa: ARG002 - such a wait only looks
-        return LOOKS[self.plan.look](self._connected(), **self.plan.arguments)
+        return LOOKS[self.plan.look](self._there(), **self.plan.arguments)
 
     def _end(self) -> str:
         """Kill the jobs; those that have ended already are no harm."""
-        self._connected().job.kill(self.plan.arguments["job_ids"])
+        try:
+            self._there().job.kill(self.plan.arguments["job_ids"])
+        except NotOurs as error:
+            return f"{error} They were left running."
         return f"{self.what}: told to stop."
+
+    def _there(self) -> PandaClient:
+        """Connect.
+
+        :raises NotOurs: the connection means another server or user by now, where the same numbers are others.
+        """
+        client = self._connected()
+        if (found := account_of(client.config)).differs_from(self.plan.account):
+            raise NotOurs(elsewhere(self.what, self.plan.account, self.panda_conn_id, found), advice=RESTORE)
+        return client
