@@ -126,7 +126,7 @@ class PandaSubmitJobsOperator(PandaPollOperator):
         """Kill the jobs that were submitted before a person cleared the step, since others take their place."""
         record = Memory(context, "panda_once").recall() or {}
         elsewhere = self.account.differs_from(Account.from_json(record.get("account")))
-        if (ids := record.get("answer")) and record["clears"] != clears(context, self.retries) and not elsewhere:
+        if (ids := record.get("answer")) and record.get("clears") != clears(context, self.retries) and not elsewhere:
             self.client.job.kill(ids)
             self.log.warning("The step was cleared: PanDA jobs %s were told to stop.", ids)
 

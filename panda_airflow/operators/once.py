@@ -47,16 +47,18 @@ def at_most_once(
     """
     memory, cleared = Memory(context, "panda_once"), clears(context, step.retries)
     before = same_as_sent(step, context, what)
-    if before and before["clears"] == cleared:
+    if before and before.get("clears") == cleared:
         if "answer" in before:
             return before["answer"]
-        if before["sent"] and (found := _found(before, what, "An earlier try of this step was lost.", newest)):
+        if before.get("sent", True) and (
+            found := _found(before, what, "An earlier try of this step was lost.", newest)
+        ):
             memory.remember({**before, "answer": found})
             return found
     elif before:
         _tell_what_is_left(step, what, before)
-    intent = {"clears": cleared, "sent": True, "since": time.time(), "newest": newest() if newest else 0}
-    intent |= {"account": asdict(step.account)}
+    intent: dict[str, Any] = {"clears": cleared, "sent": True, "since": time.time(), "account": asdict(step.account)}
+    intent |= {"newest": newest() if newest else 0}
     memory.remember(intent)
     try:
         answer = send()
@@ -78,7 +80,7 @@ def same_as_sent(step: PandaStep, context: Context, what: str) -> dict[str, Any]
     :raises NotOurs: the connection means another server or user by now, and nobody has cleared the step since.
     """
     before = Memory(context, "panda_once").recall()
-    if before and before["clears"] == clears(context, step.retries):
+    if before and before.get("clears") == clears(context, step.retries):
         step.same_account(what, Account.from_json(before.get("account")))
     return before
 

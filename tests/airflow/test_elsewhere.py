@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowSensorTimeout, TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
 
 from panda_airflow.client import NotOurs, PandaClient, WaitTimeout
 from panda_airflow.client.polling import Finding, Poll
@@ -244,3 +244,15 @@ def test_the_server_sensor_waits_for_whichever_server_is_meant(
         mean(panda, monkeypatch)
         up = PandaServerSensor(task_id="up", poke_interval=0.1, timeout=30, **options).execute(memory())
         assert up == {"server": panda.server.url_ssl}
+
+
+@pytest.mark.parametrize("stored", [{"clears": 2}, {"sent": True}, {"clears": 2, "answer": [1, 2], "new": 1}])
+def test_what_another_version_remembered_is_read(servers: Servers, memory: Memory, stored: dict[str, Any]) -> None:
+    """What does not say whether it was sent may have been; what does not say since which clear was before it."""
+    memory.store.set("panda_once", stored)
+    step = sleepers(wait_for_completion=False)
+    if "answer" in stored or "clears" not in stored:
+        assert step.execute(memory()) == {"job_ids": [1, 2]}
+    else:
+        with pytest.raises(AirflowFailException, match="is unknown"):
+            step.execute(memory())

@@ -17,6 +17,7 @@ from panda_airflow.client import errors
 from panda_airflow.client.driver import Step, adrive, drive
 from panda_airflow.client.looks import LOOKS, judge_recovery, panda_ids
 from panda_airflow.client.polling import FOREVER, Finding, Kind, Poll, PollEvent, PollPlan, conclude
+from panda_airflow.client.stored import Account
 
 LOG = logging.getLogger(__name__)
 SINCE = 1_000_000.0
@@ -126,7 +127,9 @@ def test_nothing_strange_is_taken_for_success(event: object) -> None:
 
 
 def test_a_plan_survives_the_database() -> None:
-    assert PollPlan(**json.loads(json.dumps(PLAN.to_json()))) == PLAN
+    plan = replace(PLAN, account=Account("https://panda.example:25443", "Bob Tester"))
+    assert PollPlan.from_json(json.loads(json.dumps(plan.to_json())) | {"of another version": 1}) == plan
+    assert PollPlan.from_json({name: item for name, item in PLAN.to_json().items() if name != "account"}) == PLAN
     assert PLAN.look in LOOKS
 
 
