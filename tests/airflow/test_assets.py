@@ -20,6 +20,7 @@ from tests.airflow.conftest import Panda, Run, task, unnamed
 Play = Callable[[DAG], Run]
 RESULT: TaskResult = {
     "task_id": 42,
+    "server": "https://panda.example",
     "status": "done",
     "name": "user.bob.fit",
     "files": {},
