@@ -87,7 +87,7 @@ def _about_our_task(now: Situation, record: SubmissionRecord) -> Decision:
         return Decision(Action.FIND if now.overdue else Action.FOLLOW)
     if info is None or info.status in now.accepted:
         return Decision(Action.FOLLOW)
-    return _about_its_status(info.status, may_retry=bool(now.ours) and record.owned)
+    return _about_its_status(info.status, may_retry=bool(now.ours) and record.may_retry)
 
 
 def _about_its_status(status: str, *, may_retry: bool) -> Decision:

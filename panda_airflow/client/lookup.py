@@ -30,9 +30,11 @@ def ours(client: PandaClient, name: str, key: str, since: float) -> TaskInfo | N
 
     JEDI gives a task its name and owner when it has refined it, and never if that breaks the task.
 
+    :param key: empty for a task that an earlier version submitted, without one: only its name tells that.
     :param since: epoch seconds before which it was not submitted.
     """
-    for info in sorted(_named(client, name), key=lambda info: -info.task_id) or _nameless(client, since):
+    named = sorted(_named(client, name), key=lambda info: -info.task_id)
+    for info in named or (_nameless(client, since) if key else []):
         if read_stamp(client, info.task_id).get("key", "") == key:
             return info
     return None

@@ -6,13 +6,34 @@ Neither the ID nor the name of a task proves anything: IDs repeat on another ser
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
-from panda_airflow.client.errors import NotOurs
+from panda_airflow.client.errors import InvalidArgument, NotOurs, PermissionDenied
 from panda_airflow.client.models import Json
 from panda_airflow.client.session import PandaClient
 from panda_airflow.client.stored import Account
 from panda_airflow.client.submission import STAMP
+
+R = TypeVar("R")
+
+PAUSES = (0.5, 2.0)
+"""Seconds before a question is asked again that cannot be refused: three times in all."""
+
+
+def ask_again(ask: Callable[[], R]) -> R:
+    """Ask what anybody may ask; a single refusal proves nothing.
+
+    A process that is being replaced says that a method is forbidden, and one that cannot reach its database for a
+    moment that the caller is not the owner.
+    """
+    for pause in PAUSES:
+        try:
+            return ask()
+        except (InvalidArgument, PermissionDenied):
+            time.sleep(pause)
+    return ask()
 
 
 def new_key() -> str:
@@ -39,7 +60,7 @@ def read_stamp(client: PandaClient, task_id: int) -> dict[str, Json]:
 
     :raises PandaError: that cannot be told now; to a server without its database, no task is known.
     """
-    return stamp_of(client.task.get_task_parameters(task_id))
+    return stamp_of(ask_again(lambda: client.task.get_task_parameters(task_id)))
 
 
 def require(client: PandaClient, task_id: int, key: str) -> None:

@@ -22,7 +22,8 @@ from typing import IO, Any
 from panda_airflow.client import last_words, lookup
 from panda_airflow.client.auth import account_of
 from panda_airflow.client.config import ClientConfig
-from panda_airflow.client.errors import NotFound, NotOurs, PandaError, Refused, WrongState
+from panda_airflow.client.driver import NO_FAILURES
+from panda_airflow.client.errors import NotCarriedOut, NotFound, NotOurs, PandaError, Refused, WrongState
 from panda_airflow.client.models import Mark, TaskInfo
 from panda_airflow.client.ownership import require
 from panda_airflow.client.session import PandaClient
@@ -33,6 +34,9 @@ from panda_airflow.client.waiting import JEDI_PATIENCE
 
 FAREWELL = 3.0
 """Seconds that a step which is told to stop waits for the process; Airflow grants the step five."""
+
+SURE = 5.0
+"""Seconds over which at least three refusals make one that is believed: a database may be away for a moment."""
 
 LAST_WORDS = 30.0
 """Seconds that a step which gives up by itself waits for it."""
@@ -129,12 +133,14 @@ def reap(
 ) -> None:
     """Kill each task as soon as the server lets it be killed; a server that is away is waited for.
 
+    :raises NotCarriedOut: the server could not reach its database in time, and so proved nothing.
     :raises PandaError: one cannot be killed; the others have been told to stop.
     """
-    began, refused = clock(), list[PandaError]()
+    began, rounds, refused = clock(), NO_FAILURES, list[PandaError]()
     left: list[int | None] = [*target.task_ids] or [None]
     while left:
         trouble = list[int | None]()
+        rounds = rounds.and_one(began)
         for task_id in left:
             try:
                 _kill(client, target, task_id)
@@ -143,15 +149,20 @@ def reap(
             except PandaError as error:
                 is_answer = isinstance(error, Refused) and has_database(client)
                 ends = target.until if is_answer else max(target.until, began + target.outage)
-                if clock() < ends:
+                if clock() < ends or not rounds.are_too_many(clock(), SURE):
                     trouble.append(task_id)
                 else:
-                    refused.append(error)
+                    refused.append(error if is_answer else _unanswered(error))
         left = trouble
         if left:
             sleep(lookup.until_registered(clock(), began))
     if refused:
         raise refused[0]
+
+
+def _unanswered(error: PandaError) -> PandaError:
+    """Say what a refusal means by a server that cannot reach its database: nothing."""
+    return NotCarriedOut(str(error), advice="Try again later.") if isinstance(error, Refused) else error
 
 
 def _kill(client: PandaClient, target: Target, task_id: int | None) -> None:

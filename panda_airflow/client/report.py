@@ -12,6 +12,7 @@ from typing import Any
 from panda_airflow.client.decision import Action, Situation, decide
 from panda_airflow.client.envelope import plain_text
 from panda_airflow.client.models import JobInfo, TaskDigest, TaskInfo
+from panda_airflow.client.status import RETRYABLE_STATUSES
 from panda_airflow.client.submission import SubmissionRecord
 
 WORST = 3
@@ -122,17 +123,34 @@ LOOK_AGAIN = "A retry of this step looks at the task again."
 """What a retry of a sensor does."""
 
 
-def submission_retry(task_id: int, kind: str, status: str, *, last: bool = False) -> str:
+def submission_retry(
+    task_id: int,
+    kind: str,
+    status: str,
+    *,
+    last: bool = False,
+    may_retry: bool = True,
+    durable: bool = True,
+    on_clear: str = "resubmit",
+    killed: bool = True,
+) -> str:
     """Tell what a retry of a step that submitted a task does, which depends on how its wait has ended.
 
     :param kind: of the wait's event.
     :param status: the last status seen.
     :param last: whether Airflow has no retry left, so that only a clear by a person makes the step go on.
+    :param may_retry: whether the task is this step's to work on.
+    :param durable: whether a retry goes on with the task; this and the next as the step is told.
+    :param killed: whether a wait whose deadline has passed has the task killed.
     """
+    if not may_retry and status in RETRYABLE_STATUSES:
+        return "This step did not submit the task and does not retry it: it only looks at it again."
     if last:
-        return AFTER_THE_LAST
+        return CONTINUE_AFTER_THE_LAST if on_clear == "continue" else AFTER_THE_LAST
+    if not durable:
+        return "A retry of this step submits the work anew under another name, and kills what still runs."
     if kind == "timeout":
-        return "A retry of this step waits for the task, and submits anew under another name once it is aborted."
+        return _AFTER_A_TIMEOUT if killed else _TIMEOUT_COUNTS_ON
     record = SubmissionRecord(task_id=task_id)
     found = decide(Situation(record, TaskInfo(task_id, status=status), accepted=()))
     return _SUBMISSION_RETRIES.get(found.action, "")
@@ -141,6 +159,16 @@ def submission_retry(task_id: int, kind: str, status: str, *, last: bool = False
 AFTER_THE_LAST = (
     "This was the last try. A clear of this step submits the work anew; with on_clear='continue' it goes on with this "
     "PanDA task instead, and retries it in place if it can be."
+)
+
+CONTINUE_AFTER_THE_LAST = (
+    "This was the last try. A clear of this step goes on with this PanDA task, and retries it in place if it can be."
+)
+
+_AFTER_A_TIMEOUT = "A retry of this step waits for the task, and submits anew under another name once it is aborted."
+
+_TIMEOUT_COUNTS_ON = (
+    "The timeout counts from the submission, for a retry of this step, too: give it a longer one to wait on."
 )
 
 _SUBMISSION_RETRIES = {

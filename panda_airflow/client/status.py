@@ -48,6 +48,9 @@ ACTIVE_STATUSES = frozenset(
 RETRYABLE_STATUSES = frozenset({"finished", "failed", "exhausted"})
 """Statuses in which ``task/retry`` is accepted (``exhausted`` only with the production role)."""
 
+RERUN_STATUSES = FINAL_STATUSES - {"broken"}
+"""Statuses in which the server runs a task again that is submitted by its name."""
+
 ABOUT_TO_ABORT = frozenset({"aborting", "toabort"})
 """Active statuses from which a task only goes on to ``aborted``."""
 

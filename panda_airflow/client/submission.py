@@ -79,7 +79,8 @@ class SubmissionRecord:
     :param sent: whether a request may have reached the server under this name.
     :param attempt: number of the try that submitted it.
     :param definition: :func:`fingerprint` of what was submitted.
-    :param owned: whether this step submitted it; otherwise it is that of another step, which held the name.
+    :param owned: whether this step submitted it; otherwise it is that of another step, which held the name, or may be
+        so: nothing tells which step had a task run again.
     :param key: what proves that a task is the one, see :mod:`panda_airflow.client.ownership`; empty if it has none.
     :param account: where it was submitted, and as whom.
     :param newest_job: the last PandaID before the task was to run again; None if it was submitted as a new one.
@@ -98,6 +99,11 @@ class SubmissionRecord:
     key: str = ""
     account: Account = UNKNOWN
     newest_job: int | None = None
+
+    @property
+    def may_retry(self) -> bool:
+        """Whether the author wants the task to be worked on further: it is this step's, or to be run again by it."""
+        return self.owned or self.newest_job is not None
 
     def __str__(self) -> str:
         """Name the task."""

@@ -15,14 +15,11 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowTaskTimeout, TaskDeferralTimeout
 
 from panda_airflow.client import (
-    AuthError,
-    ConfigError,
     NotFound,
     PandaClient,
     PandaError,
-    ServerError,
     TaskOutcome,
-    TransportError,
+    UsageError,
     WaitTimeout,
 )
 from panda_airflow.client.acts import perform
@@ -30,6 +27,7 @@ from panda_airflow.client.driver import adrive, check_interval, first_look, run_
 from panda_airflow.client.feed import join
 from panda_airflow.client.lookup import until_registered
 from panda_airflow.client.models import Mark, TaskInfo
+from panda_airflow.client.ownership import ask_again
 from panda_airflow.client.reaper import FAREWELL, LAST_WORDS, Target, send_reaper
 from panda_airflow.client.report import LOOK_AGAIN
 from panda_airflow.client.status import check_statuses, classify
@@ -44,9 +42,6 @@ from panda_airflow.operators.in_place import RetriesInPlace
 from panda_airflow.operators.memory import Context, Memory, end_noted, gives_up
 from panda_airflow.triggers.base import backstop
 from panda_airflow.triggers.panda import PandaTaskTrigger
-
-_PASSING = (AuthError, ConfigError, TransportError, ServerError)
-"""What a renewal, a deployment or an outage can cause; an outage that lasted ends a wait as ``ServerAway``."""
 
 
 class PandaTaskOperator(RetriesInPlace):
@@ -116,7 +111,7 @@ class PandaTaskOperator(RetriesInPlace):
 
     def look(self, jedi_task_id: int) -> TaskInfo:
         """Read the state of a task."""
-        return self.client.task.get_detailed_info(jedi_task_id)
+        return ask_again(lambda: self.client.task.get_detailed_info(jedi_task_id))
 
     def plan(self, context: Context, jedi_task_id: int, since: float, mark: Mark | None = None) -> WaitPlan:
         """Plan the wait for a task.
@@ -243,12 +238,23 @@ class PandaTaskOperator(RetriesInPlace):
             return ""
         if isinstance(error, TaskOutcome) and (error.fate or _has_ended(error)):
             return ""
-        if self._target.task_ids and isinstance(error, _PASSING):
-            return f"{self._target} was left running: what ended the step says nothing about it."
+        if self._says_nothing_of_it(error):
+            doubt = "" if self._target.task_ids else ", if it was submitted"
+            return f"{self._target} was left running{doubt}: what ended the step says nothing about it."
         if not self._timed_out and not gives_up(self, context, error):
             runs = "runs on" if self._target.task_ids else "may have been submitted"
             return f"{self._target} {runs}; the next try {self._next_try}."
         return self._end_task() if self.cancel_on_timeout and self._owns else f"{self._target} was left running."
+
+    def _says_nothing_of_it(self, error: BaseException) -> bool:
+        """Whether an error is no reason to end a task that may be healthy: a DAG that was edited badly, an odd refusal.
+
+        A renewal, a deployment and an outage cause such errors, too; an outage that lasted ends a wait as
+        ``ServerAway``. A task that may just have been submitted, of which only the key is known, is left alone only
+        where the definition is at fault.
+        """
+        knows_id = self._target is not None and bool(self._target.task_ids)
+        return isinstance(error, PandaError if knows_id else UsageError) and not isinstance(error, TaskOutcome)
 
     _next_try = "goes on with it"
     _is_last = False
@@ -267,6 +273,11 @@ class PandaTaskOperator(RetriesInPlace):
         """Turn the event of a wait into the step's result, raise why there is none, or wait on."""
         known = read_event(event)
         plan = self._waited_for(context) or self.plan(context, known["task_id"], time.time())
+        if known["task_id"] != plan.task_id:
+            # Airflow on SQLite gives the ID of a deleted trigger to the next one: while its triggerer still runs the
+            # first, that one's event goes to whoever waits for the second
+            self.log.warning("This event is of PanDA task %s: going on to wait.", known["task_id"])
+            return self.follow(context, plan)
         then = self.onward(context, plan, known)
         return self.follow(context, then) if isinstance(then, WaitPlan) else self._finish(context, then)
 

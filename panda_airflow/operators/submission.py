@@ -10,6 +10,7 @@ from airflow.sdk.configuration import conf
 
 from panda_airflow.client import (
     DuplicateTask,
+    InvalidArgument,
     NotCarriedOut,
     NotFound,
     OutcomeUnknown,
@@ -21,7 +22,7 @@ from panda_airflow.client import (
 from panda_airflow.client.errors import NOTHING_DONE
 from panda_airflow.client.models import Json, Mark, TaskInfo
 from panda_airflow.client.ownership import new_key, origin, read_stamp, stamped
-from panda_airflow.client.status import classify
+from panda_airflow.client.status import RERUN_STATUSES, classify
 from panda_airflow.client.submission import (
     SubmissionRecord,
     check_submission,
@@ -59,7 +60,6 @@ class Submission(TaskDefinition):
 
     def remember(self, context: Context, record: SubmissionRecord) -> SubmissionRecord:
         """Record a submission, and know before that what a kill of this step has to end."""
-        record = replace(record, clears=clears(context, self.retries))
         self.aim(record)
         Memory(context, "panda_submission").remember(asdict(record))
         return record
@@ -68,30 +68,36 @@ class Submission(TaskDefinition):
         """Know what a kill of this step has to end."""
 
     def has_changed(self, record: SubmissionRecord) -> bool:
-        """Whether other parameters were submitted than the author gives now."""
-        return record.definition not in ("", self._definition())
+        """Whether other parameters were submitted than the author gives now.
+
+        The version that knew no keys had another way to tell one definition from another.
+
+        :raises UsageError: what the author gives now cannot be submitted.
+        """
+        definition = self._definition()
+        return bool(record.key) and record.definition not in ("", definition)
 
     def is_ours(self, record: SubmissionRecord) -> bool | None:
         """Whether the recorded task carries the recorded key; None where the server does not tell now."""
         try:
             return bool(read_stamp(self.client, record.task_id or 0).get("key", "") == record.key)
-        except NotFound:
+        except (NotFound, InvalidArgument):
             return None
 
-    def submit(self, context: Context, previous: SubmissionRecord | None) -> SubmissionRecord:
-        """Submit a task, or take the one that holds the name if the author says so.
+    def submit(self, context: Context, intent: SubmissionRecord) -> SubmissionRecord:
+        """Record what is intended and submit it, unless it is to take a task that exists.
 
-        :param previous: what it takes the place of.
+        :param intent: what :meth:`intend` has made.
         """
-        record = self._intend(context, previous)
+        if self._told_to_stop:
+            raise TaskAborted("the step was told to stop before it submitted a PanDA task; nothing was submitted.")
+        record = self.remember(context, replace(intent, since=time.time()))
         if record.task_id is not None:
             return record
         try:
             return self._submit_once(context, record)
         except NotCarriedOut:
             raise
-        except DuplicateTask as duplicate:
-            return self._about_duplicate(context, record, duplicate)
         except (OutcomeUnknown, ServerError) as unclear:
             self.log.warning("%s Looking for the task by its name and key.", unclear)
             return self.find_or_submit(context, record)
@@ -102,6 +108,7 @@ class Submission(TaskDefinition):
         The server refuses a second user task of the same name. It does not for production tasks, so these are
         looked for until the registration window has passed.
         """
+        renewed = self._renewed(context, record)
         production = self.task_parameters.get("taskType") != "anal"
         window_ends = record.since + JEDI_PATIENCE
         while (found := self._newcomer(record)) is None and production and time.time() < window_ends:
@@ -110,20 +117,34 @@ class Submission(TaskDefinition):
         if found:
             self.log.info("PanDA task %s was submitted before.", found.task_id)
             return self.remember(context, replace(record, task_id=found.task_id))
-        renewed = replace(record, definition=self._definition(), attempt=context["ti"].try_number)
         if record.newest_job is None:
-            renewed = self._about_holder(context, renewed)
+            holder = self._holder(record)
+            renewed = self._taken(context, renewed, holder) if holder else renewed
             if renewed.task_id is not None:
                 return self.remember(context, renewed)
-        try:
-            return self._submit_once(context, renewed, again=True)
-        except DuplicateTask as duplicate:  # perhaps what an earlier request submitted is not shown yet
-            return self._about_duplicate(context, record, duplicate)
+        if renewed.key != record.key:
+            self.remember(context, renewed)
+        return self._submit_once(context, renewed, earlier=record)
 
-    def take(self, record: SubmissionRecord, holder: TaskInfo) -> SubmissionRecord:
+    def _renewed(self, context: Context, record: SubmissionRecord) -> SubmissionRecord:
+        """Write what is submitted if an intended task is not there: what is given now, with the key recorded before.
+
+        :raises UsageError: that cannot be submitted.
+        """
+        renewed = replace(
+            record,
+            clears=clears(context, self.retries),
+            attempt=context["ti"].try_number,
+            definition=self._definition(),
+            account=self.account,
+        )
+        return renewed if record.key or record.newest_job is not None else replace(renewed, key=new_key(), owned=True)
+
+    def take(self, record: SubmissionRecord, holder: TaskInfo, done: str = "nothing was submitted") -> SubmissionRecord:
         """Go on with the task of somebody else that holds the name, if the author says so.
 
         :param holder: as the server shows it.
+        :param done: what has been done by then, if the author does not want it.
         :return: with its ID if it is adopted; without if it is to be run again by submitting its name.
         :raises DuplicateTask: the author does not, or it is of no use.
         """
@@ -134,25 +155,28 @@ class Submission(TaskDefinition):
             self.check_definition(holder.task_id)
             self.log.warning("Adopting PanDA task %s, which %s.", holder.task_id, origin(stamp))
             return replace(record, task_id=holder.task_id, sent=True, owned=False)
-        if self.on_existing == "rerun" and has_ended:
+        if self.on_existing == "rerun" and holder.status in RERUN_STATUSES:
             self.check_definition(holder.task_id)
             self.log.warning("PanDA task %s, which %s, is run again.", holder.task_id, origin(stamp))
             newest = max(self.client.task.get_job_ids(holder.task_id), default=0)
-            return replace(record, mark=Mark.of(holder), newest_job=newest)
+            return replace(record, task_id=None, mark=Mark.of(holder), newest_job=newest, owned=False)
         state = f"{'ended as' if has_ended else 'is'} {holder.status or 'not registered yet'}"
         raise DuplicateTask(
             f"the task name {record.name} belongs to PanDA task {holder.task_id}, which {state} and {origin(stamp)}; "
-            "nothing was submitted.",
+            f"{done}.",
             task_id=holder.task_id,
             advice="Leave taskName out, or give this step one of its own for each run; on_existing='adopt' takes an "
-            "active task or one that ended well for its own, 'rerun' runs an ended one again.",
+            "active task or one that ended well for its own, 'rerun' runs an ended one again unless it is broken.",
         )
 
-    def _intend(self, context: Context, previous: SubmissionRecord | None) -> SubmissionRecord:
-        """Record what is about to be submitted, after checking that it can be."""
-        self._check_given()
-        if self._told_to_stop:
-            raise TaskAborted("the step was told to stop before it submitted a PanDA task; nothing was submitted.")
+    def intend(self, context: Context, previous: SubmissionRecord | None) -> SubmissionRecord:
+        """Say what is to be submitted, after checking that it can be; nothing is recorded or sent.
+
+        :param previous: what it takes the place of.
+        :return: with an ID if it is to take a task that exists.
+        :raises UsageError: it cannot be submitted.
+        :raises DuplicateTask: the name is that of somebody else.
+        """
         ti, key = context["ti"], new_key()
         given = self._given_name()
         generation = previous.generation + (previous.sent and previous.owned) if previous else 0
@@ -160,13 +184,15 @@ class Submission(TaskDefinition):
             generation_of(given, generation) or task_name(ti.dag_id, ti.run_id, ti.task_id, ti.map_index, key),
             generation,
             time.time(),
+            clears(context, self.retries),
             attempt=ti.try_number,
             definition=self._definition(),
             key=key,
             account=self.account,
         )
         check_submission({"task_parameters": self._parameters(context, record)})
-        return self.remember(context, self._about_holder(context, record))
+        holder = self._holder(record)
+        return self.take(record, holder) if holder else record
 
     def _check_given(self) -> None:
         if not isinstance(self.task_parameters, dict):
@@ -188,6 +214,7 @@ class Submission(TaskDefinition):
         return {} if self.parent_tid in (None, "") else {"parent_tid": self.task_id_of(self.parent_tid)}
 
     def _definition(self) -> str:
+        self._check_given()
         return fingerprint({**self.task_parameters, **self._parent()})
 
     def _parameters(self, context: Context, record: SubmissionRecord) -> dict[str, Json]:
@@ -208,33 +235,35 @@ class Submission(TaskDefinition):
             stamp["url"] = ti.log_url
         return stamped(given, stamp)
 
-    def _about_holder(self, context: Context, record: SubmissionRecord) -> SubmissionRecord:
+    def _holder(self, record: SubmissionRecord) -> TaskInfo | None:
         """See who holds a name that the author gave; one that this step derives holds its key, and is nobody else's."""
-        holder = lookup.holder(self.client, record.name) if self._given_name() else None
-        if holder is None:
-            return record
-        return self._taken(context, record, holder)
+        return lookup.holder(self.client, record.name) if self._given_name() else None
 
-    def _taken(self, context: Context, record: SubmissionRecord, holder: TaskInfo) -> SubmissionRecord:
+    def _taken(self, context: Context, record: SubmissionRecord, holder: TaskInfo, **said: str) -> SubmissionRecord:
         """Go on with a task that holds the name; if that is refused, know that nothing of this step's is on its way."""
         try:
-            return self.take(record, holder)
+            return self.take(record, holder, **said)
         except DuplicateTask:
             if Memory(context, "panda_submission").recall():
                 self.remember(context, replace(record, sent=False))
             raise
 
-    def _submit_once(self, context: Context, record: SubmissionRecord, *, again: bool = False) -> SubmissionRecord:
-        """Submit.
+    def _submit_once(
+        self, context: Context, record: SubmissionRecord, *, earlier: SubmissionRecord | None = None
+    ) -> SubmissionRecord:
+        """Submit, or go on with the task that holds the name.
 
-        :param again: an earlier request may have reached the server, whatever becomes of this one.
-        :raises DuplicateTask: an active task holds the name already.
+        :param earlier: what an earlier request has submitted that may have reached the server, if there was one:
+            perhaps its task is not shown yet.
+        :raises DuplicateTask: the task that holds the name is that of somebody else.
         """
         try:
             submission = self.client.task.submit(self._parameters(context, record), **self._parent())
-        except NOTHING_DONE:
-            if not again:
+        except NOTHING_DONE as refusal:
+            if earlier is None:
                 self.remember(context, replace(record, sent=False))
+            if isinstance(refusal, DuplicateTask):
+                return self._about_duplicate(context, earlier or record, refusal, again=earlier is not None)
             raise
         self.log.info("PanDA task %s: %s", submission.task_id, submission.message)
         if submission.reactivated and record.newest_job is None:
@@ -246,30 +275,49 @@ class Submission(TaskDefinition):
         if self.is_ours(replace(record, task_id=task_id)):
             return record
         self.log.warning("The server runs PanDA task %s again, which ended just now under the same name.", task_id)
-        return self._taken(context, record, self.client.task.get_detailed_info(task_id))
+        holder = self.client.task.get_detailed_info(task_id)
+        return self._taken(context, record, holder, done="the server took the submission for a wish to run it again")
 
     def _about_duplicate(
-        self, context: Context, record: SubmissionRecord, duplicate: DuplicateTask
+        self, context: Context, record: SubmissionRecord, duplicate: DuplicateTask, *, again: bool = False
     ) -> SubmissionRecord:
         """Go on with the task that the server says holds the name: this step's own, or that of somebody else.
 
+        :param again: an earlier request may have reached the server, so that a task that was to run again does.
         :raises DuplicateTask: the author does not want that, or the server does not say which it is.
         """
         if duplicate.task_id is None:
             raise duplicate
-        if read_stamp(self.client, duplicate.task_id).get("key") == record.key:
+        known = replace(record, task_id=duplicate.task_id, since=time.time() if record.mark else record.since)
+        if (again or record.newest_job is None) and self._is_named_by_us(record) and self.is_ours(known):
             self.log.info("PanDA task %s was submitted before.", duplicate.task_id)
-            return self.remember(context, replace(record, task_id=duplicate.task_id))
+            return self.remember(context, known)
         try:
             holder = self.client.task.get_detailed_info(duplicate.task_id)
         except NotFound:
             holder = TaskInfo(duplicate.task_id, record.name)
-        return self.remember(context, self._taken(context, record, holder))
+        taken = self._taken(context, record, holder)
+        if taken.task_id is None:  # to be run again: the server has just refused to, or the task has ended just now
+            self.remember(context, replace(record, sent=False))
+            raise DuplicateTask(
+                f"PanDA task {holder.task_id}, which ended as {holder.status}, was to run again and was refused.",
+                task_id=holder.task_id,
+                server_says=duplicate.server_says,
+                advice="A retry of this step asks again.",
+                hopeless=False,
+            )
+        return self.remember(context, taken)
 
     def _newcomer(self, record: SubmissionRecord) -> TaskInfo | None:
         """Find the intended task, unless it stands where it stood before it was to run again."""
+        if not self._is_named_by_us(record):
+            return None
         found = lookup.ours(self.client, record.name, record.key, record.since)
         return None if found and record.mark and record.mark.holds(found) else found
+
+    def _is_named_by_us(self, record: SubmissionRecord) -> bool:
+        """Whether name and key tell the task: without a key, which an earlier version lacked, a given name does not."""
+        return bool(record.key or record.newest_job is not None or not self._given_name())
 
     def check_definition(self, task_id: int) -> None:
         """Refuse to take a task of other parameters for the one that would have been submitted.

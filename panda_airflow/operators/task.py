@@ -10,6 +10,7 @@ from typing import Any, get_args
 from airflow.sdk import XComArg
 
 from panda_airflow.client import (
+    InvalidArgument,
     NotFound,
     NotOurs,
     OutcomeUnknown,
@@ -33,6 +34,9 @@ from panda_airflow.operators.base import PandaTaskOperator
 from panda_airflow.operators.memory import Context, clears
 from panda_airflow.operators.submission import OnChange, OnExisting, Submission
 
+MOST_ROUNDS = 10
+"""How often a try may find that its task is to be looked for, or is another one: more than any chain of twins has."""
+
 
 class PandaSubmitTaskOperator(Submission, PandaTaskOperator):
     """Submit a PanDA task exactly once and wait for it.
@@ -55,8 +59,8 @@ class PandaSubmitTaskOperator(Submission, PandaTaskOperator):
     :param on_change: what a retry means whose parameters, once rendered, are not those that were submitted:
         ``resubmit`` or ``continue``, as above; the latter also takes a task of other parameters that holds the name.
     :param on_existing: what to do where a task that this step did not submit holds the given name: ``fail``,
-        ``adopt`` (wait for an active one or believe one that ended well, and never kill it) or ``rerun`` (run an ended
-        one again with its old parameters, and succeed only if new jobs ran).
+        ``adopt`` (wait for an active one or believe one that ended well) or ``rerun`` (run an ended one again with
+        its old parameters, and succeed only if new jobs ran). Neither kills it, as it may be others' work, too.
 
     The other parameters are those of :class:`~panda_airflow.operators.base.PandaTaskOperator`.
     """
@@ -82,6 +86,7 @@ class PandaSubmitTaskOperator(Submission, PandaTaskOperator):
         self.on_clear = on_clear
         self.on_change = on_change
         self.on_existing = on_existing
+        self._may_retry = True
         self._next_try = "goes on with it" if durable else "kills it and submits anew"
         _one_of("on_change", on_change, OnChange)
         _one_of("on_existing", on_existing, OnExisting)
@@ -92,7 +97,7 @@ class PandaSubmitTaskOperator(Submission, PandaTaskOperator):
         record = self.recall(context)
         if record and (words := last_words.read(record.key)):
             self.log.warning("A process that was to kill %s has left word: %s", record, words)
-        while True:
+        for _ in range(MOST_ROUNDS):
             self.aim(record)
             now = self._situation(context, record)
             decision = decide(now)
@@ -103,6 +108,10 @@ class PandaSubmitTaskOperator(Submission, PandaTaskOperator):
                 record = self.find_or_submit(context, record)
             else:
                 return self._carry_out(context, now, decision)
+        raise ServerError(
+            f"what became of {record} cannot be told: the server says one thing and then another.",
+            advice="Try again later, or look at it on the PanDA monitor.",
+        )
 
     def _carry_out(self, context: Context, now: Situation, decision: Decision) -> WaitPlan:
         record = now.record
@@ -111,9 +120,10 @@ class PandaSubmitTaskOperator(Submission, PandaTaskOperator):
         if record and decision.action is Action.RETRY and now.info:
             return self._retry(context, record, now.info)
         if decision.action in (Action.SUBMIT, Action.REPLACE):
+            intent = self.intend(context, record)
             if record and decision.action is Action.REPLACE:
                 self._make_room(record, decision, elsewhere=now.elsewhere)
-            record = self.submit(context, record)
+            record = self.submit(context, intent)
         elif now.ours is None and not self.wait_for_completion:
             raise ServerError(f"whether {record} is this step's cannot be told now.", advice="Try again later.")
         return self._plan_for(context, record)
@@ -162,12 +172,12 @@ class PandaSubmitTaskOperator(Submission, PandaTaskOperator):
 
     def _make_room(self, record: SubmissionRecord, decision: Decision, *, elsewhere: bool) -> None:
         """End the task of an earlier try, before another one takes its place, if it is this step's to end."""
+        if decision.kill:
+            self._stop(record)
         self._target = None
         if elsewhere:
             self.log.warning("%s was left running, if it still runs: it belongs to %s.", record, record.account)
-        elif decision.kill:
-            self._stop(record)
-        else:
+        elif not decision.kill:
             self.log.warning("%s is replaced, since %s.", record, decision.why)
 
     def _retry(self, context: Context, record: SubmissionRecord, info: TaskInfo) -> WaitPlan:
@@ -180,7 +190,7 @@ class PandaSubmitTaskOperator(Submission, PandaTaskOperator):
             if self.look(info.task_id).status not in FINAL_STATUSES:
                 raise
             self.log.warning("%s Submitting anew.", refusal)
-            return self._plan_for(context, self.submit(context, record))
+            return self._plan_for(context, self.submit(context, self.intend(context, record)))
         return self._plan_for(context, replace(record, since=time.time(), mark=Mark.of(info)))
 
     def onward(self, context: Context, plan: WaitPlan, event: WaitEvent) -> WaitPlan | WaitEvent:
@@ -190,6 +200,7 @@ class PandaSubmitTaskOperator(Submission, PandaTaskOperator):
         takes minutes: this try found it running still.
         """
         record = self.recall(context)
+        self._may_retry = record is None or record.may_retry
         if record is None or event["kind"] not in ("ended", "failed") or event.get("retry"):
             return super().onward(context, plan, event)
         is_aborted = event["kind"] == "failed" and classify(event["status"]) is Outcome.ABORTED
@@ -212,13 +223,25 @@ class PandaSubmitTaskOperator(Submission, PandaTaskOperator):
 
     def _finish(self, context: Context, event: WaitEvent) -> TaskResult:
         result = super()._finish(context, event)
-        if warning := another_split(self.task_parameters, result["files"].get("total", 0)):
+        given = self.task_parameters if isinstance(self.task_parameters, dict) else {}
+        if warning := another_split(given, result["files"].get("total", 0)):
             self.log.warning("PanDA task %s: %s", result["task_id"], warning)
         return result
 
     def retry_note(self, event: WaitEvent) -> str:
         """Say what a retry of the step does after a wait that ended badly."""
-        return submission_retry(event["task_id"], event["kind"], event["status"], last=self._is_last)
+        if event.get("hopeless"):
+            return ""
+        return submission_retry(
+            event["task_id"],
+            event["kind"],
+            event["status"],
+            last=self._is_last,
+            may_retry=self._may_retry,
+            durable=self.durable,
+            on_clear=self.on_clear,
+            killed=self.cancel_on_timeout and self._owns,
+        )
 
     def _own_twin(self, record: SubmissionRecord, twins: Sequence[int]) -> int | None:
         """Find the twin that carries the same key, which the server took from the same submission."""
@@ -255,10 +278,10 @@ class PandaSubmitTaskOperator(Submission, PandaTaskOperator):
             self._target = Target(task_ids, record.name, record.mark, until, key=record.key, account=record.account)
 
     def _look_up(self, task_id: int) -> TaskInfo | None:
-        """Read the recorded task; None where the server does not show it."""
+        """Read the recorded task; None where the server does not show it, so that the wait judges for how long."""
         try:
             return self.look(task_id)
-        except NotFound:
+        except (NotFound, InvalidArgument):
             return None
 
     def _stop(self, record: SubmissionRecord) -> None:

@@ -143,17 +143,6 @@ def test_a_clear_after_success_submits_anew_once(panda: Panda, memory: Memory) -
     assert panda.submitted() == [old, new]
 
 
-def test_a_clear_before_the_task_was_recorded_adopts_it(panda: Panda, memory: Memory) -> None:
-    memory.store.dies_at = DEATHS["before recording"]
-    with pytest.raises(WorkerDied):
-        submit(memory, unnamed(task()))
-    memory.clear()
-    memory.store.dies_at = None
-    assert panda.submitted() == [submit(memory, unnamed(task()))["task_id"]]
-    submit(memory, unnamed(task()))
-    assert len(panda.submitted()) == 1
-
-
 def test_a_clear_may_mean_to_go_on(panda: Panda, memory: Memory) -> None:
     old = submit(memory, unnamed(task()), on_clear="continue")["task_id"]
     memory.clear()
