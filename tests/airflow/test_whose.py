@@ -116,6 +116,17 @@ def test_a_step_whose_connection_means_another_server_touches_nothing_there(
     assert submit(memory, LONG, retries=2)["task_id"] == 1
 
 
+def test_a_number_that_the_other_server_does_not_know_is_not_waited_for_there(
+    servers: tuple[Panda, Panda], memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = servers
+    running(here)
+    assert submit(memory, LONG)["task_id"] == 2
+    mean(there, monkeypatch)
+    with pytest.raises(NotOurs, match="task 2 belongs to Bob Tester at"):
+        submit(memory, LONG)
+
+
 def test_a_clear_submits_where_the_connection_means_now_and_leaves_the_old_task_alone(
     servers: tuple[Panda, Panda], memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -697,13 +708,14 @@ def test_a_trigger_neither_kills_nor_believes_the_task_of_somebody_else(
     panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(TaskDeferred) as deferred:
-        step_of(unnamed(task("sleep 1")), deferrable=True).execute(memory())
+        step_of(deferrable=True).execute(memory())
+    panda.wait(1, ("running",))
     rebuild(panda, 1)
     trigger: Any = deferred.value.trigger
     assert "is not this step's" in trigger._end()
-    event = event_of(PandaTaskTrigger("panda_default", trigger.plan.to_json()))
-    assert (event["kind"], event["hopeless"]) == ("error", True)
-    late = replace(trigger.plan, deadline=time.time(), statuses=("done",))
-    killed = event_of(PandaTaskTrigger("panda_default", late.to_json()))
-    assert killed["kind"] in ("error", "timeout")
+    for change in ({"statuses": ("running",)}, {"deadline": time.time()}):
+        plan = replace(trigger.plan, **change)
+        event = event_of(PandaTaskTrigger("panda_default", plan.to_json()))
+        assert event["kind"] in ("error", "timeout")
+        assert "is not this step's" in event["note"]
     assert commanded(panda) == []
