@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import psutil
 import pytest
 
-from panda_airflow.client import ClientConfig, PandaClient, PandaError, reaper
+from panda_airflow.client import ClientConfig, PandaClient, PandaError, lookup, reaper
 from panda_airflow.client.endpoint import Arguments, Endpoint
 from panda_airflow.client.models import Envelope, TaskInfo
 from panda_airflow.client.status import classify
@@ -242,7 +242,7 @@ def database() -> None:
 @pytest.fixture
 def play(database: None) -> Callable[[DAG], Run]:
     """Run a DAG through Airflow, in this process."""
-    from tests.airflow import running  # noqa: PLC0415 - nor this
+    from tests.support import running  # noqa: PLC0415 - nor this
 
     return running.play
 
@@ -266,6 +266,12 @@ def no_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     from panda_airflow.triggers import base  # noqa: PLC0415 - not before the home of Airflow is known
 
     monkeypatch.setattr(base, "HOLD", 0.0)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lookup of a name that is soon repeated."""
+    monkeypatch.setattr(lookup, "LOOKUP_INTERVAL", 0.1)
 
 
 @pytest.fixture(autouse=True)

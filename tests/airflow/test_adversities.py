@@ -16,9 +16,9 @@ from panda_airflow.operators.retry import PandaRetryTaskOperator
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from tests.airflow.conftest import Memory, Panda, WorkerDied, serve, task, unnamed
-from tests.airflow.test_exactly_once import as_production, impatient, recorded, submit
+from tests.support.submitting import as_production, recorded, submit
 
-__all__ = ["impatient"]
+pytestmark = pytest.mark.usefixtures("impatient")
 
 DATED = "user.bob.manual__2026-11-22T10:00:00+00:00"
 """A name with a run ID in it, which the server's filter takes for a regular expression."""

@@ -33,8 +33,8 @@ from panda_airflow.client.task_retry import TaskRetryPolicy
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from tests.airflow.conftest import Memory, Run, task
-from tests.airflow.test_trigger import by_sdk, event_of
-from tests.integration.rude_server import CLOSE, Rude, reply, serve
+from tests.support.rude_server import CLOSE, Rude, reply, serve
+from tests.support.triggers import by_sdk, event_of
 
 Play = Callable[[DAG], Run]
 Make = Callable[..., Any]

@@ -15,7 +15,7 @@ from panda_airflow.operators.idds import PandaIddsCommandOperator
 from panda_airflow.operators.memory import clears, note_end
 from panda_airflow.operators.workflow import PandaSubmitWorkflowOperator
 from tests.airflow.conftest import Memory, Panda, task
-from tests.airflow.test_command_operators import commands
+from tests.support.commanding import commands
 
 
 class Life:

@@ -13,7 +13,7 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from panda_airflow.client import NotFound, PermissionDenied, Refused, TaskAborted, UsageError, WaitTimeout, WrongState
-from panda_airflow.devserver import lifecycle, registration, tasks
+from panda_airflow.devserver import lifecycle, tasks
 from panda_airflow.devserver.handlers import task as handlers
 from panda_airflow.operators.command import (
     PandaFinishTaskOperator,
@@ -28,8 +28,9 @@ from panda_airflow.operators.retry import PandaRetryTaskOperator
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.policies.retry import PandaRetryPolicy
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
-from tests.airflow.conftest import Memory, Panda, Run, WorkerDied, connection, fails_once, task, wait_until
-from tests.airflow.test_trigger import event_of
+from tests.airflow.conftest import Memory, Panda, Run, WorkerDied, connection, fails_once, wait_until
+from tests.support.commanding import commands, has_failed, partly_failed, submit
+from tests.support.triggers import event_of
 
 Play = Callable[[DAG], Run]
 both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
@@ -43,39 +44,10 @@ def manager(panda: Panda, monkeypatch: pytest.MonkeyPatch) -> Panda:
     return panda
 
 
-def submit(panda: Panda, command: str = "sleep 60", **more: Any) -> int:
-    return panda.client.task.submit(task(command, **more)).task_id
-
-
 def running(panda: Panda) -> int:
     task_id = submit(panda)
     panda.wait(task_id, ("running",))
     return task_id
-
-
-def partly_failed(panda: Panda) -> int:
-    """Have a task that runs and has an input which failed for good: one that more attempts help."""
-    task_id = submit(panda, "test %RNDM:0 = 1 && exit 3; sleep 60")
-    panda.wait(task_id, ("running",))
-    wait_until(lambda: has_failed(panda, task_id))
-    return task_id
-
-
-def has_failed(panda: Panda, task_id: int) -> bool:
-    return panda.task(task_id).n_files_failed == 1
-
-
-def commands(panda: Panda, monkeypatch: pytest.MonkeyPatch, name: str) -> list[int]:
-    """Count the commands of one kind that reach the server from here on."""
-    given: list[int] = []
-
-    def put_command(backend: Any, task_id: int, command: str, *more: Any) -> None:
-        if command == name:
-            given.append(task_id)
-        registration.put_command(backend, task_id, command, *more)
-
-    monkeypatch.setattr(handlers, "put_command", put_command)
-    return given
 
 
 @both_ways

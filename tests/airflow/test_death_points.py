@@ -22,10 +22,10 @@ from panda_airflow.operators import submission as submitting
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.triggers.panda import PandaTaskTrigger
 from tests.airflow.conftest import Memory, Panda, Store, WorkerDied, task, unnamed
-from tests.airflow.test_exactly_once import as_production, impatient, submit
-from tests.airflow.test_trigger import event_of
+from tests.support.submitting import as_production, submit
+from tests.support.triggers import event_of
 
-__all__ = ["impatient"]
+pytestmark = pytest.mark.usefixtures("impatient")
 
 LOOK = "task/get_detailed_info"
 

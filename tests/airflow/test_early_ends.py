@@ -26,8 +26,8 @@ from panda_airflow.triggers.many import PandaManyTasksTrigger
 from panda_airflow.triggers.panda import PandaTaskTrigger
 from panda_airflow.triggers.polling import PandaPollTrigger
 from tests.airflow.conftest import ATTEMPTS, Memory, Panda, task, unnamed
-from tests.airflow.test_many_tasks import ended
-from tests.airflow.test_trigger import airflow_task, by_core, by_sdk
+from tests.support.sensing import ended
+from tests.support.triggers import airflow_task, by_core, by_sdk
 
 Make = Callable[[int, list[int]], Any]
 

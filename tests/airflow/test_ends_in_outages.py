@@ -11,10 +11,9 @@ from panda_airflow.client import ServerAway
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from tests.airflow.conftest import ATTEMPTS, Memory, Panda, task, unnamed
-from tests.airflow.test_exactly_once import impatient
-from tests.airflow.test_trigger import by_sdk, event_of
+from tests.support.triggers import by_sdk, event_of
 
-__all__ = ["impatient"]
+pytestmark = pytest.mark.usefixtures("impatient")
 
 both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
 

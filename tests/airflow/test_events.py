@@ -33,7 +33,7 @@ from panda_airflow.client.models import TaskInfo
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.triggers.events import PandaTaskEventTrigger, describe
 from tests.airflow.conftest import Panda, task, wait_until
-from tests.airflow.running import write
+from tests.support.running import write
 
 START = 120.0
 """Seconds that a triggerer may need to start on a busy machine, and to notice that another one is dead."""

@@ -18,7 +18,6 @@ from panda_airflow.client import (
     TaskPartlyDone,
     UsageError,
     WaitTimeout,
-    lookup,
 )
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.operators.retry import PandaRetryTaskOperator
@@ -30,7 +29,6 @@ from tests.airflow.conftest import (
     Memory,
     Panda,
     WorkerDied,
-    connection,
     fails_once,
     in_a_worker,
     serve,
@@ -38,36 +36,9 @@ from tests.airflow.conftest import (
     unnamed,
     wait_until,
 )
+from tests.support.submitting import DEATHS, as_production, recorded, submit
 
-
-def submit(memory: Memory, parameters: dict[str, Any], *, wait: bool = False, **more: Any) -> dict[str, Any]:
-    """Run one try of a submitting step, in a new operator as every try is."""
-    step = PandaSubmitTaskOperator(
-        task_id="fit",
-        task_parameters=parameters,
-        wait_for_completion=wait,
-        **({"poll_interval": 0.1} | more),
-    )
-    return dict(step.execute(memory()))
-
-
-def recorded(memory: Memory) -> dict[str, Any]:
-    value = memory.store.get("panda_submission")
-    assert isinstance(value, dict)
-    return value
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookup, "LOOKUP_INTERVAL", 0.1)
-
-
-DEATHS = {
-    "before the intent": (1, "before"),
-    "after the intent": (1, "after"),
-    "before recording": (2, "before"),
-    "after recording": (2, "after"),
-}
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["at once", "after the task ended"])
@@ -114,11 +85,6 @@ def test_a_production_task_is_waited_for_since_the_server_does_not_refuse_its_tw
     panda.server.faults.inject("drop_after", "task/submit")
     result = submit(memory, unnamed(task(taskType="prod")))
     assert panda.submitted() == [result["task_id"]]
-
-
-def as_production(panda: Panda, monkeypatch: pytest.MonkeyPatch) -> None:
-    described = connection(panda.server, panda.server.token(production=True), production=True)
-    monkeypatch.setenv("AIRFLOW_CONN_PANDA_DEFAULT", described)
 
 
 @pytest.mark.parametrize("visible", [True, False], ids=["running", "invisible"])

@@ -9,7 +9,7 @@ import pytest
 from airflow.sdk import DAG
 
 from tests.airflow.conftest import Panda, task
-from tests.airflow.running import play
+from tests.support.running import play
 
 pytestmark = pytest.mark.usefixtures("database")
 

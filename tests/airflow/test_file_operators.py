@@ -15,6 +15,7 @@ from panda_airflow.operators.file import PandaFileRecoveryOperator, PandaGetFile
 from panda_airflow.operators.secret import PandaSetSecretOperator
 from panda_airflow.operators.workflow import PandaSubmitWorkflowOperator
 from tests.airflow.conftest import Memory, Panda, Run, WorkerDied, task
+from tests.support.scenes import task_with_lost_file
 
 Play = Callable[[DAG], Run]
 both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
@@ -62,15 +63,6 @@ def test_two_files_of_one_name_do_not_overwrite_each_other(panda: Panda, memory:
     with pytest.raises(UsageError, match=r"called log\.txt"):
         step.execute(memory())
     assert not (tmp_path / "new").exists()
-
-
-def task_with_lost_file(panda: Panda) -> tuple[int, Path]:
-    task_id = panda.client.task.submit(task("echo 125 > mass.txt", outputs=["mass.txt"])).task_id
-    panda.wait(task_id, ("done",))
-    [output] = panda.client.task.get_datasets_and_files(task_id, ["output"])
-    lost = panda.server.backend.cache / output.files[0].lfn
-    lost.unlink()
-    return task_id, lost
 
 
 def recovery(task_id: int | None, **options: Any) -> PandaFileRecoveryOperator:

@@ -6,9 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from airflow.sdk import DAG
@@ -33,8 +31,9 @@ from panda_airflow.sensors.job import PandaWaitJobStatusSensor
 from panda_airflow.sensors.server import PandaServerSensor
 from panda_airflow.triggers.polling import PandaPollTrigger
 from tests.airflow.conftest import ATTEMPTS, Memory, Panda, Run, task, wait_until
-from tests.airflow.test_trigger import airflow_says, airflow_task, by_core, by_sdk, event_of, kill_by_person
-from tests.recorder import Recorder
+from tests.support.recorder import Recorder
+from tests.support.scenes import IDDS, job, request_in
+from tests.support.triggers import airflow_says, airflow_task, by_core, by_sdk, event_of, kill_by_person
 
 Play = Callable[[DAG], Run]
 WAYS: dict[str, dict[str, Any]] = {"poke": {}, "reschedule": {"mode": "reschedule"}, "defer": {"deferrable": True}}
@@ -201,11 +200,6 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
         value = {"conn_type": "panda", "host": server.url, "password": "token", "extra": extra}
         monkeypatch.setenv("AIRFLOW_CONN_PANDA_DEFAULT", json.dumps(value))
         yield server
-
-
-def job(command: str, **more: Any) -> dict[str, Any]:
-    """Describe a job that belongs to no task."""
-    return {"prodSourceLabel": "user", "VO": "wlcg", "jobParameters": f'-j "" -p "{quote(command)}"', **more}
 
 
 @both_ways
@@ -380,16 +374,6 @@ def test_a_submission_of_jobs_of_which_nobody_knows_is_left_to_a_person(recorder
 def test_a_job_with_an_attribute_that_does_not_exist_is_a_mistake(memory: Memory, described: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="nothing was sent"):
         PandaSubmitJobsOperator(task_id="jobs", jobs=[described]).execute(memory())
-
-
-DATA = Path(__file__).parents[1] / "data"
-IDDS = {item["note"]: item["body"] for item in json.loads((DATA / "idds_legacy.json").read_text())}
-
-
-def request_in(status: str) -> str:
-    [answer, [request]] = json.loads(IDDS["get_requests"])
-    request["status"]["attributes"]["_name_"] = status
-    return json.dumps([answer, [request]])
 
 
 def test_an_idds_command_is_given_once(recorder: Recorder, memory: Memory) -> None:

@@ -19,19 +19,14 @@ from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from panda_airflow.triggers import panda as triggers
 from tests.airflow.conftest import ATTEMPTS, Memory, Panda, Run, task, unnamed, wait_until
-from tests.airflow.test_trigger import airflow_says, by_core, by_sdk, event_of, kill_by_person, running_task
+from tests.support.sensing import ended, sense
+from tests.support.triggers import airflow_says, by_core, by_sdk, event_of, kill_by_person, running_task
 
 Play = Callable[[DAG], Run]
 both_travels = pytest.mark.parametrize("travel", [by_sdk, by_core])
 
 NOBODYS = 987_654_321
 """A JediTaskID that was never given out."""
-
-
-def sense(task_ids: Any, **more: Any) -> PandaWaitTaskStatusSensor:
-    return PandaWaitTaskStatusSensor(
-        task_id="sense", jedi_task_id=task_ids, **({"poke_interval": 0.1, "timeout": 30} | more)
-    )
 
 
 def poked(sensor: PandaWaitTaskStatusSensor, memory: Memory) -> Any:
@@ -59,14 +54,6 @@ def deferred(sensor: PandaWaitTaskStatusSensor, memory: Memory) -> BaseTrigger:
 def resumed(sensor: PandaWaitTaskStatusSensor, memory: Memory) -> Any:
     """Defer, wait in a trigger that was made elsewhere, and go on in another worker."""
     return sensor.execute_complete(memory(), event_of(by_sdk(deferred(sensor, memory))))
-
-
-def ended(panda: Panda, *commands: str) -> list[int]:
-    """Submit a task for each command and wait for their ends."""
-    ids = [panda.client.task.submit(task(command, name=f"user.bob.{n}")).task_id for n, command in enumerate(commands)]
-    for task_id in ids:
-        panda.wait(task_id)
-    return ids
 
 
 def test_a_list_from_the_steps_upstream_gives_its_results_however_the_sensor_waits(panda: Panda, play: Play) -> None:

@@ -27,9 +27,9 @@ from panda_airflow.devserver.backend import Pace
 from panda_airflow.operators import base
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from tests.airflow.conftest import Memory, Panda, WorkerDied, in_a_worker, serve, task, unnamed, wait_until
-from tests.airflow.test_exactly_once import impatient, submit
+from tests.support.submitting import submit
 
-__all__ = ["impatient"]
+pytestmark = pytest.mark.usefixtures("impatient")
 
 SLOW_TO_REGISTER = Pace(registration=3, cycle=0.1, command=0.2)
 LONG = unnamed(task("sleep 60"))

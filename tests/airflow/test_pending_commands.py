@@ -18,10 +18,10 @@ from panda_airflow.operators import base
 from panda_airflow.operators.retry import PandaRetryTaskOperator
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from tests.airflow.conftest import PACE, Memory, Panda, fails_once, in_a_worker, serve, task, unnamed, wait_until
-from tests.airflow.test_exactly_once import impatient, submit
-from tests.airflow.test_trigger import event_of
+from tests.support.submitting import submit
+from tests.support.triggers import event_of
 
-__all__ = ["impatient"]
+pytestmark = pytest.mark.usefixtures("impatient")
 
 IDLE = Pace(registration=0.3, cycle=0.1, command=3600)
 """A JEDI that executes no command while a test lasts."""

@@ -20,10 +20,10 @@ from panda_airflow.client.waiting import WaitPlan, Watch, conclude
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.policies.retry import PandaRetryPolicy
 from tests.airflow.conftest import Memory, Panda, connection, task, unnamed, wait_until
-from tests.airflow.test_exactly_once import impatient, submit
-from tests.airflow.test_trigger import still_runs
+from tests.support.submitting import submit
+from tests.support.triggers import still_runs
 
-__all__ = ["impatient"]
+pytestmark = pytest.mark.usefixtures("impatient")
 
 FORBIDDEN = http_error("task/get_detailed_info", 403, "ERROR : method get_detailed_info is forbidden", {})
 

@@ -17,10 +17,9 @@ from panda_airflow.client.models import Envelope
 from panda_airflow.operators.retry import PandaRetryTaskOperator
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from tests.airflow.conftest import ATTEMPTS, Memory, Panda, WorkerDied, fails_once, task, unnamed, wait_until
-from tests.airflow.test_exactly_once import impatient
-from tests.airflow.test_trigger import by_core, by_sdk, event_of
+from tests.support.triggers import by_core, by_sdk, event_of
 
-__all__ = ["impatient"]
+pytestmark = pytest.mark.usefixtures("impatient")
 
 FAILS = unnamed(task("exit 7"))
 TWICE = TaskRetryPolicy(attempts=2, delay=0.1)

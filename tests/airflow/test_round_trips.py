@@ -7,7 +7,7 @@ import inspect
 import json
 import pkgutil
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -20,66 +20,22 @@ from airflow.sdk.serde import deserialize, serialize
 from airflow.triggers.base import BaseTrigger
 
 from panda_airflow import operators, sensors
-from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.hooks.step import PandaStep
-from tests.airflow.conftest import Memory, Panda, connection, fails_once, serve, task, unnamed
-from tests.airflow.test_command_operators import partly_failed
-from tests.airflow.test_file_operators import task_with_lost_file
-from tests.airflow.test_job_steps import IDDS, job, request_in
-from tests.airflow.test_steps import STEPS, make
-from tests.airflow.test_trigger import by_core, by_sdk, event_of
-from tests.integration import rude_server
+from tests.airflow.conftest import Memory, connection, serve
+from tests.support import rude_server
+from tests.support.scenes import (
+    IDDS,
+    SCENES,
+    Arguments,
+    request_in,
+)
+from tests.support.steps import STEPS, make
+from tests.support.triggers import by_core, by_sdk, event_of
 
 CAN_DEFER = [kind for kind in STEPS if hasattr(make(kind), "deferrable")]
 BASES = {"PandaCommandOperator", "PandaPollOperator", "PandaPollSensor", "PandaTaskOperator"}
 BASES |= {"RetriesInPlace", "Submission"}
-Arguments = dict[str, Any]
 
-
-def running(panda: Panda) -> int:
-    return reached(panda, "running", "sleep 60")
-
-
-def reached(panda: Panda, status: str, command: str = "true") -> int:
-    task_id = panda.client.task.submit(task(command)).task_id
-    panda.wait(task_id, (status,))
-    return task_id
-
-
-def paused(panda: Panda) -> int:
-    task_id = running(panda)
-    PandaHook().client.task.pause(task_id)  # as Airflow knows the server, with the production role
-    panda.wait(task_id, ("paused",))
-    return task_id
-
-
-def jobs_of(panda: Panda, task_id: int) -> list[int]:
-    return panda.client.task.get_job_ids(task_id)
-
-
-SCENES: dict[str, Callable[[Panda], Arguments]] = {
-    "PandaSubmitTaskOperator": lambda panda: {"task_parameters": unnamed(task(taskPriority=1000))},
-    "PandaRetryTaskOperator": lambda panda: {"jedi_task_id": reached(panda, "finished", fails_once(panda.server.root))},
-    "PandaKillTaskOperator": lambda panda: {"jedi_task_id": running(panda)},
-    "PandaFinishTaskOperator": lambda panda: {"jedi_task_id": running(panda), "accept": ["failed"]},
-    "PandaPauseTaskOperator": lambda panda: {"jedi_task_id": running(panda)},
-    "PandaResumeTaskOperator": lambda panda: {"jedi_task_id": paused(panda), "accept": ["running"]},
-    "PandaReactivateTaskOperator": lambda panda: {"jedi_task_id": reached(panda, "done")},
-    "PandaReloadInputOperator": lambda panda: {"jedi_task_id": reached(panda, "done")},
-    "PandaIncreaseAttemptsOperator": lambda panda: {
-        "jedi_task_id": partly_failed(panda),
-        "increase": 1,
-        "wait_for_completion": True,
-        "accept": ["running"],
-    },
-    "PandaFileRecoveryOperator": lambda panda: {"jedi_task_id": task_with_lost_file(panda)[0]},
-    "PandaSubmitJobsOperator": lambda panda: {"jobs": [job("true")]},
-    "PandaKillJobsOperator": lambda panda: {"job_ids": jobs_of(panda, reached(panda, "done"))},
-    "PandaWaitTaskStatusSensor": lambda panda: {"jedi_task_id": [reached(panda, "done")]},
-    "PandaWaitJobStatusSensor": lambda panda: {"job_ids": jobs_of(panda, reached(panda, "done"))},
-    "PandaServerSensor": lambda panda: {},
-}
-"""What the embedded server has to hold for a step, and the step's arguments."""
 
 ABORT: Arguments = {"command": "abort", "command_kwargs": {"request_id": 2}, "manager": True}
 IDDS_SCENES: dict[str, tuple[list[str], Arguments]] = {

@@ -42,8 +42,8 @@ from panda_airflow.sensors.idds import PandaWaitIddsRequestSensor
 from panda_airflow.sensors.server import PandaServerSensor
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from tests.airflow.conftest import PACE, Panda, Run, connection, fails_once, serve, task, unnamed, wait_until
-from tests.airflow.test_round_trips import SCENES
-from tests.airflow.test_steps import STEPS
+from tests.support.scenes import SCENES
+from tests.support.steps import STEPS
 
 Play = Callable[[DAG], Run]
 CANARY = "a canary that is meant to be found"

@@ -21,8 +21,8 @@ from panda_airflow.client.reaper import Target
 from panda_airflow.sensors import task as sensors
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from tests.airflow.conftest import ATTEMPTS, Memory, Panda, Run, task
-from tests.airflow.test_many_tasks import ended, sense
-from tests.airflow.test_trigger import (
+from tests.support.sensing import ended, sense
+from tests.support.triggers import (
     airflow_says,
     airflow_task,
     by_sdk,

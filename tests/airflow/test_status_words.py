@@ -18,9 +18,9 @@ from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from panda_airflow.task_groups import panda_task_group
 from panda_airflow.triggers.events import PandaTaskEventTrigger
 from tests.airflow.conftest import Memory, Panda, task, unnamed
-from tests.airflow.test_exactly_once import impatient, submit
+from tests.support.submitting import submit
 
-__all__ = ["impatient"]
+pytestmark = pytest.mark.usefixtures("impatient")
 
 STEPS: list[tuple[Any, str, dict[str, Any]]] = [
     (PandaSubmitTaskOperator, "accept", {"task_parameters": {}}),

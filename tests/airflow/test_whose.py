@@ -53,10 +53,10 @@ from tests.airflow.conftest import (
     unnamed,
     wait_until,
 )
-from tests.airflow.test_exactly_once import DEATHS, as_production, impatient, recorded, submit
-from tests.airflow.test_trigger import airflow_says, airflow_task, event_of
+from tests.support.submitting import DEATHS, as_production, recorded, submit
+from tests.support.triggers import airflow_says, airflow_task, event_of
 
-__all__ = ["impatient"]
+pytestmark = pytest.mark.usefixtures("impatient")
 
 LONG = unnamed(task("sleep 60"))
 NAMED = task("sleep 60", name="user.bob.daily")

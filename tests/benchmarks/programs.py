@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from panda_airflow.devserver.certificates import Authority
-from tests.tokens import jwt
+from tests.support.tokens import jwt
 
 ROOT = Path(__file__).parents[2]
 Program = subprocess.Popen[str]

@@ -10,8 +10,8 @@ from pathlib import Path
 from panda_airflow.devserver.certificates import Authority
 from tests.benchmarks.programs import ROOT, Figure, Program, line, program
 from tests.benchmarks.waits_script import Script
+from tests.support.tokens import jwt
 from tests.system.airflow import Airflow, Layout
-from tests.tokens import jwt
 
 DAGS = Path(__file__).with_name("waits_dags")
 

@@ -6,7 +6,7 @@ import pytest
 
 from panda_airflow.client.config import ClientConfig
 from panda_airflow.client.session import PandaClient
-from tests.recorder import Recorder
+from tests.support.recorder import Recorder
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from panda_airflow.client import errors
 from panda_airflow.client.models import AsyncResult
 from panda_airflow.client.session import PandaClient
-from tests.recorder import Recorder
+from tests.support.recorder import Recorder
 
 
 def meta(status: str, error: str | None = None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from panda_airflow.client.models import (
 )
 from panda_airflow.client.records import Record
 from panda_airflow.client.session import PandaClient
-from tests.recorder import Recorder
+from tests.support.recorder import Recorder
 
 FOLDER = Path(__file__).parents[1] / "data" / "exchanges"
 

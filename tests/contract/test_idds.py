@@ -13,7 +13,7 @@ import pytest
 from panda_airflow.client import errors
 from panda_airflow.client.idds import EXECUTE, open_result, workflow_objects
 from panda_airflow.client.session import PandaClient
-from tests.recorder import Recorder
+from tests.support.recorder import Recorder
 
 DATA = Path(__file__).parents[1] / "data"
 LEGACY: list[dict[str, Any]] = json.loads((DATA / "idds_legacy.json").read_text())

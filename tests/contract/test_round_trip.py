@@ -36,7 +36,7 @@ from panda_airflow.devserver.backend import Identity
 from panda_airflow.devserver.validation import FileStorage, validate
 from panda_airflow.devserver.wire import read_arguments
 from tests.objects import IDS, objects_of
-from tests.recorder import Recorder
+from tests.support.recorder import Recorder
 
 ANYBODY = Identity("Bob Tester", "Bob Tester", production=True)
 HUGE = "µ" * 100_000

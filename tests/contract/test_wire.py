@@ -17,8 +17,8 @@ import pytest
 
 from panda_airflow.pandaclient import Client
 from panda_airflow.pandaclient.calls import TABLE
-from tests.contract.recorder import CaseRecorder, Fields
-from tests.tokens import jwt
+from tests.support.case_recorder import CaseRecorder, Fields
+from tests.support.tokens import jwt
 
 DATA = Path(__file__).parents[1] / "data"
 TASK = {"taskName": "user.bob.é", "vo": "wlcg", "prodSourceLabel": "user", "jobParameters": [{"value": "x"}]}

@@ -17,8 +17,7 @@ from panda_airflow.client.task_parameters import command_task
 from panda_airflow.devserver.server import DevServer
 from panda_airflow.pandaclient import Client, servers
 from panda_airflow.pandaclient.JobSpec import JobSpec
-from tests.integration import test_pandaclient
-from tests.integration.test_pandaclient import STORY, devserver, hear
+from tests.support.story import STORY, devserver, hear
 
 __all__ = ["devserver"]
 
@@ -41,10 +40,9 @@ def test_the_drop_in_tells_the_story_of_panda_client(
     theirs = hear(devserver, tmp_path / "theirs", credential)
     changed = STORY.replace("from pandaclient import", "from panda_airflow.pandaclient import")
     assert changed != STORY
-    monkeypatch.setattr(test_pandaclient, "STORY", changed)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     with DevServer(tmp_path / "another", pace=devserver.backend.pace) as another:
-        ours = hear(another, tmp_path / "ours", credential_of(another, credential))
+        ours = hear(another, tmp_path / "ours", credential_of(another, credential), changed)
     missing, their_missing = ours.pop("get missing"), theirs.pop("get missing")
     assert missing[0] == their_missing[0] == 404
     assert missing[1].startswith("cache/nosuch.tgz: there is no such file. Check the name")

@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,57 +16,15 @@ import pytest
 
 from panda_airflow.client import ClientConfig, CredentialExpired, PandaClient, feed
 from panda_airflow.client.api.task import TaskApi
-from panda_airflow.client.driver import Plan, adrive
+from panda_airflow.client.driver import adrive
 from panda_airflow.client.endpoint import Arguments, Endpoint
 from panda_airflow.client.feed_link import LOOKS_AT_ONCE
 from panda_airflow.client.many import ManyEvent, ManyPlan
 from panda_airflow.client.models import Envelope
-from panda_airflow.client.task_parameters import command_task
 from panda_airflow.client.wait_event import WaitEvent
-from panda_airflow.client.waiting import WaitPlan
-from panda_airflow.devserver.backend import Pace
 from panda_airflow.devserver.faults import Kind
 from panda_airflow.devserver.server import DevServer
-
-PACE = Pace(registration=0.5, cycle=0.05, command=0.2, slots=4)
-log = logging.getLogger(__name__)
-
-
-def connector(server: DevServer) -> Callable[[], PandaClient]:
-    """Connect with a token of the moment, as a hook does that reads a connection."""
-    return lambda: PandaClient(
-        ClientConfig(url=server.url, auth="oidc", vo="wlcg", token=server.token(), retry_budget=0.0)
-    )
-
-
-def submit(server: DevServer, name: str, command: str = "true", **more: Any) -> int:
-    with connector(server)() as client:
-        parameters = command_task(f"user.bob.{name}", command, vo="wlcg", **({"max_attempt": 1} | more))
-        return client.task.submit(parameters).task_id
-
-
-def plan(task_id: int, **more: Any) -> WaitPlan:
-    return WaitPlan(task_id, time.time(), **({"poll_interval": 0.3, "max_poll_interval": 1.0} | more))
-
-
-async def wait(connect: Callable[[], PandaClient], what: WaitPlan | ManyPlan, *, alone: bool = False) -> Any:
-    """Wait for a task, or for many, as a trigger does, or as a worker."""
-    async with feed.join("panda_default", connect, what, alone=alone) as waiter:
-        return await adrive(cast("Plan[Any]", what), waiter.perform, sleep=waiter.rest, clock=time.time, log=log)
-
-
-async def wait_for_all(connect: Callable[[], PandaClient], plans: Iterable[WaitPlan]) -> list[WaitEvent]:
-    return await asyncio.wait_for(asyncio.gather(*(wait(connect, one) for one in plans)), 60)
-
-
-def outcomes(events: Iterable[WaitEvent]) -> list[tuple[str, str]]:
-    return [(event["kind"], event["status"]) for event in events]
-
-
-async def until(reached: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not reached():
-            await asyncio.sleep(0.02)
+from tests.support.waits import PACE, connector, log, outcomes, plan, submit, until, wait, wait_for_all
 
 
 def threads() -> int:

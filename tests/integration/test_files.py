@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from panda_airflow.client import ClientConfig, PandaClient, Refused, ServerError, UsageError
 from panda_airflow.client.files import CHUNK, Partial, gzip_checksum
 from panda_airflow.devserver.server import DevServer
-from tests.integration.rude_server import Rude, reply, serve
+from tests.support.rude_server import Rude, reply, serve
 
 CONTENT = os.urandom(3 * CHUNK // 2)
 

@@ -33,10 +33,8 @@ from panda_airflow.client import (
 from panda_airflow.client import transport as transport_module
 from panda_airflow.client.looks import look_at_recovery
 from panda_airflow.devserver.certificates import Authority
-from tests.integration.rude_server import BENEATH, CLOSE, HANG, OK, RESET, Rude, reply, serve, tls
-from tests.integration.test_transport import SUBMITTED, TASK, Clients, authority, clients
-
-__all__ = ["authority", "clients"]
+from tests.support.clients import SUBMITTED, TASK, Clients
+from tests.support.rude_server import BENEATH, CLOSE, HANG, OK, RESET, Rude, reply, serve, tls
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from panda_airflow.client import ClientConfig, PandaClient
-from panda_airflow.demo.services import free_port
 from panda_airflow.devserver.server import DevServer
-from tests.integration.test_feed import PACE, outcomes, plan, submit, until, wait_for_all
+from tests.support.rude_server import CLOSED_PORT
+from tests.support.waits import PACE, outcomes, plan, submit, until, wait_for_all
 
 NOT_STOMP = {
     "silent": None,
@@ -88,7 +88,7 @@ def test_a_broker_that_is_none_costs_no_wait_and_leaves_no_thread(
 @pytest.mark.parametrize("host", ["127.0.0.1", "a..name-that-is-none"])
 def test_where_nobody_listens_waits_ask(tmp_path: Path, caplog: pytest.LogCaptureFixture, host: str) -> None:
     caplog.set_level("DEBUG", "panda_airflow")
-    one_life(tmp_path, free_port(), host=host)
+    one_life(tmp_path, CLOSED_PORT, host=host)
     assert "No changes are pushed, since the broker cannot be reached" in caplog.text
 
 
@@ -96,5 +96,5 @@ def test_without_the_library_waits_ask_and_the_log_says_what_to_install(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "stomp", None)
-    one_life(tmp_path, free_port())
+    one_life(tmp_path, CLOSED_PORT)
     assert "Install panda-airflow[stomp]" in caplog.text

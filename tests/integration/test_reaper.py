@@ -12,8 +12,8 @@ import pytest
 
 from panda_airflow.client import ClientConfig
 from panda_airflow.client.reaper import Target, send_reaper
-from tests.integration.rude_server import CLOSE, HANG, Answer, reply, serve
-from tests.tokens import jwt
+from tests.support.rude_server import CLOSE, HANG, Answer, reply, serve
+from tests.support.tokens import jwt
 
 KILLED = reply('{"success": true, "message": "", "data": 0}')
 GONE = Target((7,), outage=0)

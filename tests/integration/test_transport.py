@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from panda_airflow.client import (
-    ClientConfig,
     ConfigError,
     CredentialExpired,
     CredentialMissing,
@@ -23,61 +22,17 @@ from panda_airflow.client import (
     NotDelivered,
     NotFound,
     OutcomeUnknown,
-    PandaClient,
     PandaError,
     Refused,
     ServerError,
     UsageError,
 )
 from panda_airflow.devserver.certificates import Authority
-from tests.integration.rude_server import CLOSE, HANG, OK, RESET, Rude, reply, serve, tls
-from tests.tokens import jwt
+from tests.support.clients import SUBMITTED, TASK, Clients
+from tests.support.rude_server import CLOSE, CLOSED_PORT, HANG, OK, RESET, Rude, reply, serve, tls
+from tests.support.tokens import jwt
 
-TASK = {
-    "taskName": "user.bob.x",
-    "vo": "wlcg",
-    "prodSourceLabel": "user",
-    "processingType": "panda",
-    "taskType": "anal",
-    "architecture": None,
-    "transUses": None,
-    "transHome": None,
-}
-SUBMITTED = reply('{"success": true, "message": "succeeded. new jediTaskID=7", "data": 7}')
 HTML = "<html><head><title>Welcome</title></head><body><p>nginx</p></body></html>"
-
-
-class Clients:
-    """Makes clients that do not really wait between attempts, and remembers how long they would have."""
-
-    def __init__(self) -> None:
-        self.slept: list[float] = []
-        self.made: list[PandaClient] = []
-
-    def __call__(self, rude: Rude | str, **settings: Any) -> PandaClient:
-        url = rude if isinstance(rude, str) else rude.url
-        given: dict[str, Any] = {
-            "auth": "oidc",
-            "vo": "wlcg",
-            "token": jwt(),
-            "read_timeout": 0.3,
-            "attempts": 3,
-        } | settings
-        self.made.append(PandaClient(ClientConfig(url_ssl=url, **given), sleep=self.slept.append))
-        return self.made[-1]
-
-
-@pytest.fixture
-def clients() -> Iterator[Clients]:
-    clients = Clients()
-    yield clients
-    for client in clients.made:
-        client.close()
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 def test_a_get_is_sent_exactly_as_the_server_wants_it(clients: Clients) -> None:
@@ -189,10 +144,6 @@ def test_each_bad_answer_is_one_clear_error(clients: Clients, answer: bytes, kin
     assert type(caught.value) is kind
     assert says in str(caught.value)
     assert str(caught.value).startswith("task/get_status: ")
-
-
-CLOSED_PORT = 1
-"""Nobody listens here, and no other test is given it."""
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def main(output: Path) -> None:
     from airflow.utils import db  # noqa: PLC0415
 
     from panda_airflow.operators.task import PandaSubmitTaskOperator  # noqa: PLC0415
-    from tests.airflow.running import play  # noqa: PLC0415
+    from tests.support.running import play  # noqa: PLC0415
 
     db.initdb()
     with DAG("live") as dag:

@@ -16,7 +16,7 @@ from panda_airflow.client import PandaClient, feed
 from panda_airflow.client.many import ManyPlan
 from panda_airflow.client.push import Listener
 from panda_airflow.devserver.server import DevServer
-from tests.integration.test_feed import PACE, plan, submit, until, wait
+from tests.support.waits import PACE, plan, submit, until, wait
 from tests.system.broker import PASSWORD, Broker, task_status
 
 pytestmark = pytest.mark.system

@@ -29,8 +29,8 @@ from panda_airflow.client import (
 from panda_airflow.client.auth import X509Proxy, credential_of
 from panda_airflow.client.tokens import TokenDirectory, TokenFile, expiry
 from panda_airflow.devserver.certificates import Authority
-from tests.integration.rude_server import CLOSE, Rude, reply, serve
-from tests.tokens import jwt
+from tests.support.rude_server import CLOSE, Rude, reply, serve
+from tests.support.tokens import jwt
 
 
 def signed(settings: ClientConfig) -> dict[str, str]:

@@ -13,7 +13,7 @@ from panda_airflow.cli import main
 from panda_airflow.client import NotFound, PandaClient
 from panda_airflow.client.config import ClientConfig
 from panda_airflow.devserver.server import DevServer
-from tests.recorder import Recorder
+from tests.support.recorder import Recorder
 
 
 class World:

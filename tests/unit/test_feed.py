@@ -24,7 +24,7 @@ from panda_airflow.client.session import PandaClient
 from panda_airflow.client.status import FINAL_STATUSES, classify
 from panda_airflow.client.task_looks import AT_A_TIME, look_at_many
 from panda_airflow.client.task_retry import TaskRetryPolicy
-from tests.unit.simulated import BOB, EPOCH, INTERVAL, Site, Wait, simulated
+from tests.support.simulated import BOB, EPOCH, INTERVAL, Site, Wait, simulated
 
 QUESTION, LOOK = "get_tasks_modified_since", "get_detailed_info"
 SLOW = 45.0

@@ -28,8 +28,8 @@ from panda_airflow.pandaclient import Client, obsolete, servers
 from panda_airflow.pandaclient.calls import TABLE
 from panda_airflow.pandaclient.FileSpec import FileSpec
 from panda_airflow.pandaclient.JobSpec import JobSpec
-from tests.integration.rude_server import OK, Answer, Rude, reply, serve
-from tests.tokens import jwt
+from tests.support.rude_server import OK, Answer, Rude, reply, serve
+from tests.support.tokens import jwt
 
 Parameters = list[list[Any]]
 DOCUMENTED: dict[str, dict[str, Parameters]] = json.loads(

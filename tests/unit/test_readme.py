@@ -32,7 +32,7 @@ from panda_airflow.operators.base import PandaTaskOperator
 from panda_airflow.pandaclient import Client, obsolete
 from panda_airflow.pandaclient.calls import TABLE
 from tests.contract.test_wire import DIFFERENCES
-from tests.tokens import jwt
+from tests.support.tokens import jwt
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

@@ -17,6 +17,9 @@ Answer = bytes | Callable[[], bytes | Iterator[bytes]]
 CLOSE, RESET, HANG, BENEATH = b"close", b"reset", b"hang", b"beneath"
 """Answers that are none: close the connection, reset it, keep it open and say nothing, speak plainly beneath TLS."""
 
+CLOSED_PORT = 1
+"""Nobody listens here, and no test is given it by chance."""
+
 
 def reply(body: str | bytes, status: str = "200 OK", **headers: str) -> bytes:
     """An HTTP reply; ``Retry_After="1"`` becomes the header ``Retry-After``."""

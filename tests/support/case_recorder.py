@@ -10,7 +10,7 @@ from email import policy
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.recorder import Recorder, Request
+from tests.support.recorder import Recorder, Request
 
 Fields = dict[str, Any]
 HEADERS = ("Accept", "Authorization", "Content-Encoding", "Content-Type", "Origin")
