@@ -53,8 +53,8 @@ IN_ORDER = [
 ]
 """The captures in the order in which they were made, as some build on the files of others."""
 
-SHORT = 1.5
-"""Lifetime of a token that expires during the replay, in seconds."""
+SHORT = 4.0
+"""Lifetime of a token that expires during the replay, in seconds; a busy machine may need one to use it."""
 
 
 def sandbox() -> bytes:
@@ -176,26 +176,39 @@ def prepare(replay: Replay, note: str) -> None:
         replay.server.faults.clear()
 
 
-def captured() -> list[Any]:
-    return [
-        pytest.param(name, exchange, id=f"{name}-{number}")
-        for name in IN_ORDER
-        for number, exchange in enumerate(json.loads((CAPTURES / f"{name}.json").read_text())["exchanges"])
-    ]
+def captured() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name the exchanges, in the order in which they were made."""
+    for name in IN_ORDER:
+        for number, exchange in enumerate(json.loads((CAPTURES / f"{name}.json").read_text())["exchanges"]):
+            yield f"{name}-{number}", exchange
 
 
-@pytest.mark.parametrize(("name", "exchange"), captured())
-def test_embedded_server_answers_as_the_real_one(replay: Replay, name: str, exchange: dict[str, Any]) -> None:
-    prepare(replay, exchange["note"])
+def comparison(replay: Replay, exchange: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    """What this server says and what the real one said, as far as it can be compared."""
     answer, real = replay.send(exchange), exchange["response"]
-    assert answer.status_code == real["status"]
+    ours: list[Any] = [answer.status_code]
+    theirs: list[Any] = [real["status"]]
     if "binary bytes" not in real["body"]:
-        expected = comparable(replay.expected(real["body"]))
-        assert comparable(answer.text) == expected
+        ours.append(comparable(answer.text))
+        theirs.append(comparable(replay.expected(real["body"])))
     if "Content-Type" in real["headers"]:
-        assert answer.headers["Content-Type"] == real["headers"]["Content-Type"]
+        ours.append(answer.headers.get("Content-Type"))
+        theirs.append(real["headers"]["Content-Type"])
     if answer.request.method != "HEAD":
-        assert ("Content-Length" in answer.headers) == ("Content-Length" in real["headers"])
+        ours.append("Content-Length" in answer.headers)
+        theirs.append("Content-Length" in real["headers"])
+    return ours, theirs
+
+
+def test_embedded_server_answers_as_the_real_one(replay: Replay) -> None:
+    """One test, as some exchanges build on others."""
+    strange = {}
+    for name, exchange in captured():
+        prepare(replay, exchange["note"])
+        ours, theirs = comparison(replay, exchange)
+        if ours != theirs:
+            strange[name] = (ours, theirs)
+    assert strange == {}
 
 
 def test_every_capture_is_replayed() -> None:
