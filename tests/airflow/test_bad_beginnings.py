@@ -38,11 +38,11 @@ from panda_airflow.devserver.backend import Pace
 from panda_airflow.operators.submission import Submission
 from panda_airflow.policies.retry import PandaRetryPolicy
 from tests.airflow.conftest import Memory, Panda, WorkerDied, serve, task, unnamed
-from tests.airflow.test_exactly_once import DEATHS, impatient, recorded, submit
-from tests.airflow.test_trigger import event_of, still_runs
 from tests.airflow.test_whose import EARLIER, LONG, NAMED, commanded, refuse_once, running, step_of
+from tests.support.submitting import DEATHS, recorded, submit
+from tests.support.triggers import event_of, still_runs
 
-__all__ = ["impatient"]
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 @pytest.fixture(autouse=True)

@@ -23,10 +23,10 @@ from panda_airflow.sensors.server import PandaServerSensor
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from panda_airflow.task_groups import panda_task_group
 from tests.airflow.conftest import Memory, Panda, wait_until
-from tests.airflow.test_exactly_once import submit
 from tests.airflow.test_job_steps import are_told_to_stop, sleepers
-from tests.airflow.test_trigger import by_core, event_of
 from tests.airflow.test_whose import LONG, commanded, mean, running, servers
+from tests.support.submitting import submit
+from tests.support.triggers import by_core, event_of
 
 __all__ = ["servers"]
 
