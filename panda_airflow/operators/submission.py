@@ -177,8 +177,8 @@ class Submission(TaskDefinition):
         :raises UsageError: it cannot be submitted.
         :raises DuplicateTask: the name is that of somebody else.
         """
-        ti, key = context["ti"], new_key()
-        given = self._given_name()
+        definition = self._definition()
+        ti, key, given = context["ti"], new_key(), self._given_name()
         generation = previous.generation + (previous.sent and previous.owned) if previous else 0
         record = SubmissionRecord(
             generation_of(given, generation) or task_name(ti.dag_id, ti.run_id, ti.task_id, ti.map_index, key),
@@ -186,7 +186,7 @@ class Submission(TaskDefinition):
             time.time(),
             clears(context, self.retries),
             attempt=ti.try_number,
-            definition=self._definition(),
+            definition=definition,
             key=key,
             account=self.account,
         )

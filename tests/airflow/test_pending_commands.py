@@ -37,13 +37,16 @@ def step_of(parameters: dict[str, Any], **more: Any) -> PandaSubmitTaskOperator:
 
 
 def played(parameters: dict[str, Any], memory: Memory, **more: Any) -> None:
-    """Run a try to its end, in a worker or deferred."""
-    context = memory()
-    try:
-        step_of(parameters, **more).execute(context)
-    except TaskDeferred as deferral:
-        event = {"event": event_of(deferral.trigger)}
-        step_of(parameters, **more).resume_execution(str(deferral.method_name), event, context)
+    """Run a try to its end, in a worker or through each of its deferrals."""
+    context, resumed = memory(), dict[str, Any]()
+    while True:
+        step = step_of(parameters, **more)
+        try:
+            step.resume_execution(context=context, **resumed) if resumed else step.execute(context)
+        except TaskDeferred as deferral:
+            resumed = {"next_method": str(deferral.method_name), "next_kwargs": {"event": event_of(deferral.trigger)}}
+        else:
+            return
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
