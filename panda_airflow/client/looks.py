@@ -6,13 +6,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from panda_airflow.client.envelope import CHECK_ID, fit
 from panda_airflow.client.errors import NotFound, ServerError, UsageError
-from panda_airflow.client.models import Mark
+from panda_airflow.client.models import Mark, TaskInfo
 from panda_airflow.client.polling import Finding, PollPlan
 from panda_airflow.client.records import ODD, read_id, shown
 from panda_airflow.client.report import job_errors
@@ -115,9 +116,14 @@ def look_at_recovery(
     found = judge_recovery(_read_cache(client, log_name))
     runs_again = found.verdict == "ended" and _RETRIED.search(found.value["log"][-1])
     before = Mark.from_json(mark)
-    if before and task_id and runs_again and before.holds(client.task.get_detailed_info(task_id)):
+    if before and task_id and runs_again and _is_untouched(before, client.task.get_detailed_info(task_id)):
         return Finding("", f"The recovery is registered; JEDI has yet to run PanDA task {task_id} again.")
     return found
+
+
+def _is_untouched(mark: Mark, info: TaskInfo) -> bool:
+    """Whether JEDI has yet to begin: the recovery itself makes a done task a finished one, at no time of its own."""
+    return replace(mark, status="").holds(info)
 
 
 def _read_cache(client: PandaClient, name: str) -> str:
