@@ -290,6 +290,8 @@ class ClientConfig:
         _pushed(self.push_url, self.push_destination)
         if self.auth not in AUTH_METHODS:
             raise ConfigError(f"PANDA_AUTH is {self.auth!r}; it must be one of {', '.join(AUTH_METHODS)}.")
+        if not self.vo.isascii():
+            raise ConfigError(f"PANDA_AUTH_VO (vo) is {self.vo!r}, which is not ASCII.")
         if self.auth == "oidc" and not self.vo:
             raise ConfigError("PANDA_AUTH is oidc but the VO is not given; set PANDA_AUTH_VO, or vo in the connection.")
         if self.auth != "oidc" and not self.server.startswith("https://"):
@@ -329,11 +331,11 @@ def _convert(cls: type[ClientConfig], name: str, value: Any) -> Any:
     item = cls.__dataclass_fields__[name]
     try:
         return item.metadata["read"](value)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # the home directory of nobody is the latter
         raise ConfigError(f"{_name(item)} is {value!r}: {error}.") from error
 
 
-_UNFIT = re.compile("[\x00-\x1f\x7f]")
+_UNFIT = re.compile("[\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")  # the surrogates between stand for bytes of a path
 _TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "str": (str, "a text"),
     "bool": (bool, "true or false"),
@@ -349,7 +351,8 @@ def _typed(item: Field[Any], value: Any) -> Any:
     kind, what = _TYPES[str(item.type)]
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"{_name(item)} must be {what}, not a {type(value).__name__}.")
-    if isinstance(value, str) and _UNFIT.search(value.strip() if item.metadata["secret"] else value):
+    text = str(value) if isinstance(value, Path | str) else ""
+    if _UNFIT.search(text.strip() if item.metadata["secret"] else text):
         raise ConfigError(f"{_name(item)} holds a line break or another control character.")
     return value
 

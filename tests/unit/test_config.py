@@ -96,6 +96,7 @@ def test_defaults_are_the_servers_at_cern_and_no_other_server_shares_their_cache
         ({"production": 1}, "production must be true or false, not a int."),
         ({"push_password": 1234}, "push_password must be a text, not a int."),
         ({"vo": "wlcg\r\nX-Role: admin"}, "PANDA_AUTH_VO (vo) holds a line break or another control character."),
+        ({"ca": Path("a\0b")}, "X509_CERT_DIR (ca) holds a line break or another control character."),
         ({"token": "a.b\nc"}, "PANDA_AUTH_ID_TOKEN (token) holds a line break or another control character."),
     ],
 )
@@ -118,6 +119,7 @@ def test_with_the_production_role_tasks_are_taken_for_production(settings: dict[
     [
         ({"attempts": "many"}, "attempts is 'many'"),
         ({"production": "perhaps"}, "production is 'perhaps': it must be on or off"),
+        ({"ca": "~nobody.at.all/x"}, "home directory"),
         ({"urll": "x"}, "there is no setting called urll; did you mean url."),
         ({"pushurl": "x"}, "there is no setting called pushurl; did you mean push_url."),
         ({"%%%": "x"}, "there is no setting called %%%."),
