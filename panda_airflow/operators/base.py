@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, ClassVar, NoReturn
 
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowTaskTimeout, TaskDeferralTimeout
+from airflow.sdk.exceptions import AirflowRuntimeError, AirflowTaskTimeout, TaskDeferralTimeout
 
 from panda_airflow.client import (
     NotFound,
@@ -249,12 +249,13 @@ class PandaTaskOperator(RetriesInPlace):
     def _says_nothing_of_it(self, error: BaseException) -> bool:
         """Whether an error is no reason to end a task that may be healthy: a DAG that was edited badly, an odd refusal.
 
-        A renewal, a deployment and an outage cause such errors, too; an outage that lasted ends a wait as
-        ``ServerAway``. A task that may just have been submitted, of which only the key is known, is left alone only
-        where the definition is at fault.
+        A renewal, a deployment and an outage cause such errors, of PanDA and of Airflow; an outage of PanDA that lasted
+        ends a wait as ``ServerAway``. A task that may just have been submitted, of which only the key is known, is left
+        alone only where the definition is at fault.
         """
         knows_id = self._target is not None and bool(self._target.task_ids)
-        return isinstance(error, PandaError if knows_id else UsageError) and not isinstance(error, TaskOutcome)
+        may_pass = (PandaError, AirflowRuntimeError) if knows_id else UsageError
+        return isinstance(error, may_pass) and not isinstance(error, TaskOutcome)
 
     _next_try = "goes on with it"
     _is_last = False

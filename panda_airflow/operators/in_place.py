@@ -93,9 +93,9 @@ class RetriesInPlace(TaskLineage):
                 f"PanDA task {info.task_id} is a production task: new parameters would make its retry another task.",
                 advice="Retry it without new parameters, or submit the other one by a step of its own.",
             )
-        require(self.client, info.task_id, self._key)
         history = self.history(context, info.task_id)
         self.remember_history(context, history.noted(info, time.time(), by_policy=by_policy))
+        require(self.client, info.task_id, self._key)
         self._expect_move(info)
         overwrite: dict[str, Any] = {"new_parameters": dict(new_parameters)} if new_parameters else {}
         self._send_retry(info.task_id, **overwrite | qualifiers)
@@ -140,15 +140,15 @@ class RetriesInPlace(TaskLineage):
         try:
             parameters = policy.parameters_of(history.number(info))
             self.retry_in_place(context, info, parameters, by_policy=True)
+        except (NotFound, AuthError, ConfigError, TransportError, ServerError) as trouble:
+            return self._not_registered(context, plan, event, info, trouble)
         except (UsageError, Refused) as refusal:
             return self._refused(plan, event, info, refusal)
-        except (AuthError, ConfigError, TransportError, ServerError) as trouble:
-            return self._not_registered(context, plan, event, info, trouble)
         return replace(plan, mark=Mark.of(info), since=time.time(), made=self.history(context, plan.task_id).here)
 
     def _refused(self, plan: WaitPlan, event: WaitEvent, info: TaskInfo, refusal: PandaError) -> WaitPlan | WaitEvent:
-        """End the step, unless the task has moved meanwhile, or the server does not find what it has just shown."""
-        if isinstance(refusal, NotFound) or not Mark.of(info).holds(self.look(plan.task_id)):
+        """End the step, unless the task has moved meanwhile."""
+        if not Mark.of(info).holds(self.look(plan.task_id)):
             return replace(plan, mark=None)
         return {**event, "note": f"Its retry could not be registered: {refusal}"}
 

@@ -259,11 +259,11 @@ class Submission(TaskDefinition):
         """
         try:
             submission = self.client.task.submit(self._parameters(context, record), **self._parent())
-        except NOTHING_DONE as refusal:
+        except DuplicateTask as duplicate:  # perhaps of this very request, which a proxy has repeated
+            return self._about_duplicate(context, earlier or record, duplicate, again=earlier is not None)
+        except NOTHING_DONE:
             if earlier is None:
                 self.remember(context, replace(record, sent=False))
-            if isinstance(refusal, DuplicateTask):
-                return self._about_duplicate(context, earlier or record, refusal, again=earlier is not None)
             raise
         self.log.info("PanDA task %s: %s", submission.task_id, submission.message)
         if submission.reactivated and record.newest_job is None:

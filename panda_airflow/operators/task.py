@@ -60,7 +60,7 @@ class PandaSubmitTaskOperator(Submission, PandaTaskOperator):
         ``resubmit`` or ``continue``, as above; the latter also takes a task of other parameters that holds the name.
     :param on_existing: what to do where a task that this step did not submit holds the given name: ``fail``,
         ``adopt`` (wait for an active one or believe one that ended well) or ``rerun`` (run an ended one again with
-        its old parameters, and succeed only if new jobs ran). Neither kills it, as it may be others' work, too.
+        its old parameters, wait, and succeed only if new jobs ran). Neither kills it, as it may be others' work, too.
 
     The other parameters are those of :class:`~panda_airflow.operators.base.PandaTaskOperator`.
     """
@@ -90,6 +90,11 @@ class PandaSubmitTaskOperator(Submission, PandaTaskOperator):
         self._next_try = "goes on with it" if durable else "kills it and submits anew"
         _one_of("on_change", on_change, OnChange)
         _one_of("on_existing", on_existing, OnExisting)
+        if on_existing == "rerun" and not self.wait_for_completion:
+            raise UsageError(
+                f"{self.task_id}: on_existing='rerun' needs wait_for_completion=True, as only this step's own wait "
+                "tells the end of before the task is run again from the new one.",
+            )
 
     def obtain(self, context: Context) -> WaitPlan:
         """Do what is needed so that there is one active or satisfying task, and plan the wait for it."""

@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 from airflow.sdk import RetryAction
-from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType, TaskDeferred
+from airflow.sdk.execution_time.comms import ErrorResponse
 
 from panda_airflow.client import (
     ClientConfig,
     DuplicateTask,
     NotCarriedOut,
+    NotDelivered,
+    NotFound,
     PandaClient,
     PandaError,
     PermissionDenied,
@@ -34,7 +37,10 @@ from panda_airflow.client.endpoint import Arguments, Endpoint
 from panda_airflow.client.envelope import http_error
 from panda_airflow.client.models import Envelope
 from panda_airflow.client.reaper import Target, reap
+from panda_airflow.client.task_retry import TaskRetryPolicy
+from panda_airflow.client.transport import Transport
 from panda_airflow.devserver.backend import Pace
+from panda_airflow.operators import base
 from panda_airflow.operators.submission import Submission
 from panda_airflow.policies.retry import PandaRetryPolicy
 from tests.airflow.conftest import Memory, Panda, WorkerDied, serve, task, unnamed
@@ -137,6 +143,44 @@ def age(memory: Memory) -> None:
     """Make what was submitted two hours old."""
     stored = recorded(memory)
     memory.store.values["panda_submission"] = json.dumps(stored | {"since": stored["since"] - 7200})
+
+
+@pytest.mark.parametrize("how", ["get", "set"])
+def test_an_error_of_airflows_own_server_is_no_reason_to_kill(
+    panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    mine = healthy(panda, memory, last=True)
+    away = ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": 503})
+    ask = getattr(memory.store, how)
+
+    def broken(key: str, *args: Any, **given: Any) -> Any:
+        if key == "panda_submission":
+            return ask(key, *args, **given)
+        raise AirflowRuntimeError(away)
+
+    monkeypatch.setattr(memory.store, how, broken)
+    policy = TaskRetryPolicy(attempts=1)
+    with pytest.raises(AirflowRuntimeError):
+        submit(memory, LONG, wait=True, deferrable=True, task_retry=policy)
+    assert still_runs(panda, mine)
+
+
+def test_a_retry_in_place_of_what_cannot_be_proven_is_tried_for_as_long_as_an_outage_may_last(
+    panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parameters of old tasks may have been purged."""
+    send = PandaClient.send
+
+    def purged(client: PandaClient, endpoint: Endpoint, arguments: Arguments) -> Envelope:
+        if endpoint.path == "task/get_task_parameters":
+            raise NotFound("refused.", endpoint=endpoint.path, server_says="Task not found")
+        return send(client, endpoint, arguments)
+
+    monkeypatch.setattr(PandaClient, "send", purged)
+    policy = TaskRetryPolicy(attempts=1, delay=0.0, statuses=("failed",))
+    with pytest.raises(TaskFailed, match="could not be registered"):
+        submit(memory, unnamed(task("exit 3")), wait=True, outage=0.5, task_retry=policy)
+    assert commanded(panda) == []
 
 
 # A definition that was edited badly
@@ -285,8 +329,8 @@ def test_nobody_owns_what_two_steps_have_run_again(panda: Panda, monkeypatch: py
 
     def rerun(memory: Memory) -> None:
         try:
-            submit(memory, parameters, on_existing="rerun")
-        except DuplicateTask:
+            submit(memory, parameters, wait=True, on_existing="rerun")
+        except PandaError:
             return
 
     threads = [threading.Thread(target=rerun, args=(memory,)) for memory in memories]
@@ -295,6 +339,54 @@ def test_nobody_owns_what_two_steps_have_run_again(panda: Panda, monkeypatch: py
     for thread in threads:
         thread.join()
     assert not any(recorded(memory)["owned"] and recorded(memory)["task_id"] for memory in memories)
+
+
+def test_a_step_that_was_told_to_stop_before_its_request_left_kills_nobodys_run(
+    panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key of a task that is to run again is that of whoever submitted it first."""
+    parameters = task("exit 3", name="user.bob.daily")
+    with pytest.raises(TaskFailed):
+        submit(Memory(), parameters, wait=True)
+    step = step_of(parameters, on_existing="rerun")
+    sent = list[Target]()
+    monkeypatch.setattr(base, "send_reaper", lambda _config, target, _patience: sent.append(target))
+    once = Submission._submit_once
+
+    def told_to_stop(*args: Any, **how: Any) -> Any:
+        step.on_kill()
+        return once(*args, **how)
+
+    monkeypatch.setattr(Submission, "_submit_once", told_to_stop)
+    with pytest.raises(PandaError):
+        step.execute(memory())
+    assert sent == []
+
+
+def test_what_is_run_again_is_waited_for_by_the_step_itself() -> None:
+    """Any later step would believe the end of before."""
+    with pytest.raises(UsageError, match="on_existing='rerun' needs wait_for_completion=True"):
+        step_of(NAMED, on_existing="rerun", wait_for_completion=False)
+
+
+def test_a_submission_that_a_proxy_repeats_is_this_steps_though_it_cannot_be_asked_at_once(
+    panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, asked = Transport.send, list[str]()
+
+    def proxy(transport: Transport, endpoint: Endpoint, *args: Any) -> Any:
+        is_first = endpoint.path not in asked
+        asked.append(endpoint.path)
+        if is_first and endpoint.path == "task/get_task_parameters":
+            raise NotDelivered("connection refused.", endpoint=endpoint.path)
+        if is_first and endpoint.path == "task/submit":
+            send(transport, endpoint, *args)
+        return send(transport, endpoint, *args)
+
+    monkeypatch.setattr(Transport, "send", proxy)
+    with pytest.raises(NotDelivered):
+        submit(memory, LONG)
+    assert [submit(memory, LONG)["task_id"]] == panda.submitted()
 
 
 def test_what_runs_by_then_was_not_run_again_by_this_step(
@@ -306,7 +398,7 @@ def test_what_runs_by_then_was_not_run_again_by_this_step(
     ended = replace(panda.task(first), status="failed")
     monkeypatch.setattr(lookup, "holder", lambda *_: ended)
     with pytest.raises(DuplicateTask, match="which is running"):
-        submit(memory, parameters, on_existing="rerun")
+        submit(memory, parameters, wait=True, on_existing="rerun")
 
 
 @pytest.mark.parametrize("keyed", [False, True])
@@ -320,7 +412,7 @@ def test_a_broken_task_is_not_run_again(panda: Panda, keyed: bool) -> None:
     memory = Memory()
     for _ in range(2):
         with pytest.raises(DuplicateTask):
-            submit(memory, parameters, on_existing="rerun")
+            submit(memory, parameters, wait=True, on_existing="rerun")
     assert panda.submitted() == [1]
 
 
@@ -341,7 +433,7 @@ def test_a_server_that_does_not_run_a_task_again_is_not_asked_for_ever(
     monkeypatch.setattr(PandaClient, "send", refusing)
     for _ in range(2):
         with pytest.raises(DuplicateTask, match="was to run again and was refused") as refused:
-            submit(memory, parameters, on_existing="rerun")
+            submit(memory, parameters, wait=True, on_existing="rerun")
         assert not refused.value.hopeless
     assert len(asked) == 2
 

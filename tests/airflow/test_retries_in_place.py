@@ -148,7 +148,7 @@ def test_a_retry_that_is_never_registered_ends_the_step_after_an_outage(
 ) -> None:
     panda.server.faults.inject("refuse", "task/retry", times=99)
     with pytest.raises(TaskFailed, match="Its retry could not be registered"):
-        play(memory, outage=1)
+        play(memory, outage=3)
     assert len(retries) > 1
 
 

@@ -347,7 +347,7 @@ def test_a_task_that_is_run_again_without_any_new_job_is_no_success(panda: Panda
 def test_only_ended_tasks_are_run_again(panda: Panda, memory: Memory) -> None:
     running(panda, NAMED)
     with pytest.raises(DuplicateTask, match="which is running"):
-        submit(memory, NAMED, on_existing="rerun")
+        submit(memory, NAMED, wait=True, on_existing="rerun")
 
 
 def test_a_lost_answer_to_a_rerun_is_found(panda: Panda, memory: Memory) -> None:
@@ -525,7 +525,7 @@ def test_a_clear_is_one_though_the_retries_were_lowered(panda: Panda, memory: Me
 
 
 EARLIER = {
-    "name": "airflow.higgs.fit.0123456789abcdef", "generation": 0, "since": 1.5, "clears": 2, "mark": None,
+    "name": "airflow.higgs.fit.0123456789abcdef", "generation": 0, "since": time.time(), "clears": 2, "mark": None,
     "sent": True, "attempt": 1, "definition": "", "origin": 0, "owned": True, "first_attempt": 0,
 }  # fmt: skip
 """What the version without keys recorded."""
