@@ -7,8 +7,8 @@ from datetime import timedelta
 from airflow.sdk import Asset, dag
 
 from panda_airflow.client.task_parameters import command_task
-from panda_airflow.client.task_retry import TaskRetryPolicy
 from panda_airflow.task_groups import panda_task_group
+from panda_airflow.waiting.task_retry import TaskRetryPolicy
 
 
 @dag(schedule="@weekly", catchup=False, max_active_runs=1, doc_md=__doc__)

@@ -13,16 +13,19 @@ from threading import Event
 
 from panda_airflow.check.command import add_check
 from panda_airflow.client.errors import ConfigError, PandaError
+from panda_airflow.devserver.auth.certificates import Authority, write_private
+from panda_airflow.devserver.auth.identity import AccessPolicy
+from panda_airflow.devserver.auth.tokens import TokenIssuer
 from panda_airflow.devserver.backend import Pace
-from panda_airflow.devserver.certificates import Authority, write_private
-from panda_airflow.devserver.identity import AccessPolicy
 from panda_airflow.devserver.server import DevServer
-from panda_airflow.devserver.tokens import TokenIssuer
 
 HOUR = 3600.0
 TOKEN_LIFETIME = 7 * 24 * HOUR
 PRIVATE = 0o077
 """The umask under which nobody else can read what is written."""
+
+EXAMPLES = Path(__file__).parents[1] / "dags_examples"
+"""Beside the package, in a checkout and where it is installed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,7 +101,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--root", type=Path, default=Path(".demo"), metavar="DIR", help="of all state (default: %(default)s)"
     )
     text = "of the example DAGs (default: %(default)s)"
-    demo.add_argument("--dags", type=Path, default=Path("dags_examples"), metavar="DIR", help=text)
+    demo.add_argument("--dags", type=Path, default=EXAMPLES, metavar="DIR", help=text)
     demo.set_defaults(run=_demo)
 
 

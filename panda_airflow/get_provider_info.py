@@ -44,8 +44,8 @@ def get_provider_info() -> dict[str, Any]:
         "asset-uris": [
             {
                 "schemes": ["panda"],
-                "handler": _ours("hooks.assets.sanitize_uri"),
-                "to_openlineage_converter": _ours("hooks.lineage.asset_to_openlineage"),
+                "handler": _ours("steps.assets.sanitize_uri"),
+                "to_openlineage_converter": _ours("steps.lineage.asset_to_openlineage"),
             }
         ],
         "extra-links": [_ours("links.panda.PandaTaskLink")],

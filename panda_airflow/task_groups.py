@@ -9,12 +9,12 @@ from typing import Any
 from airflow.sdk import TaskGroup
 
 from panda_airflow.client.status import RETRYABLE_STATUSES, check_statuses
-from panda_airflow.client.task_retry import TaskRetryPolicy
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.operators.file import PandaFileRecoveryOperator
 from panda_airflow.operators.retry import PandaRetryTaskOperator
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
+from panda_airflow.waiting.task_retry import TaskRetryPolicy
 
 YEARS = timedelta(days=3650)
 """A sensor that is given no timeout gives up after a week; a production may take longer."""

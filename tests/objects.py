@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
 
-from panda_airflow.client.envelope import fit
+from panda_airflow.client.http.envelope import fit
 from panda_airflow.client.records import Record
 
 TIMES = st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2100, 1, 1))  # noqa: DTZ001 - as the server's

@@ -10,10 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from panda_airflow.check.scenario import NotHere, Scenario, Stage, scenario_of
-from panda_airflow.client.connection import TEXT_LIMIT, new_session
 from panda_airflow.client.errors import NotFound
+from panda_airflow.client.http.connection import TEXT_LIMIT, new_session
+from panda_airflow.client.http.network import failures
 from panda_airflow.client.models import TaskInfo
-from panda_airflow.client.network import failures
 
 READING: list[Scenario[Stage]] = []
 scenario = scenario_of(READING)

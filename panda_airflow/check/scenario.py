@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from panda_airflow.client.endpoint import REGISTRY
-from panda_airflow.client.envelope import refusal
 from panda_airflow.client.errors import PandaError
+from panda_airflow.client.http.envelope import refusal
 from panda_airflow.client.models import Envelope
 from panda_airflow.client.session import PandaClient
 

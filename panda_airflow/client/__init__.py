@@ -1,4 +1,4 @@
-"""The API of the PanDA server in Python; knows nothing of Airflow."""
+"""The API of the PanDA server in Python, and nothing else."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ from panda_airflow.client.errors import (
     WrongState,
 )
 from panda_airflow.client.session import PandaClient
-from panda_airflow.client.task_retry import TaskRetryPolicy
 
 __all__ = [
     "AuthError",
@@ -59,7 +58,6 @@ __all__ = [
     "TaskFailed",
     "TaskOutcome",
     "TaskPartlyDone",
-    "TaskRetryPolicy",
     "TransportError",
     "UsageError",
     "WaitTimeout",

@@ -17,8 +17,8 @@ from types import NoneType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from panda_airflow.client.auth.reread import reread
 from panda_airflow.client.errors import ConfigError
-from panda_airflow.client.reread import reread
 
 CERN_SERVER = "https://pandaserver.cern.ch"
 CERN_CACHE = "https://pandacache.cern.ch"

@@ -10,8 +10,8 @@ from typing import Any
 
 from panda_airflow.client.api.idds import IddsApi
 from panda_airflow.client.endpoint import REGISTRY, Endpoint
-from panda_airflow.client.envelope import CHECK_ID, encode, refusal
 from panda_airflow.client.errors import ConfigError, InvalidArgument, NotFound, PandaError, ServerError, UsageError
+from panda_airflow.client.http.envelope import CHECK_ID, encode, refusal
 from panda_airflow.client.models import Envelope, Json
 from panda_airflow.client.records import is_id, shown
 

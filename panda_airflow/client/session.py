@@ -25,9 +25,9 @@ from panda_airflow.client.config import ClientConfig
 from panda_airflow.client.endpoint import REGISTRY, Arguments, Endpoint
 from panda_airflow.client.errors import NotFound, Refused, UsageError
 from panda_airflow.client.files import Progress, gzip_checksum, refuse_large
+from panda_airflow.client.http.transport import Transport
 from panda_airflow.client.idds import Idds
 from panda_airflow.client.models import CacheFile, Envelope
-from panda_airflow.client.transport import Transport
 
 
 class PandaClient:

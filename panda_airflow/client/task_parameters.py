@@ -1,9 +1,11 @@
-"""Task parameters for the commonest task: run a command in many jobs, as ``prun`` does."""
+"""Task parameters: which the server accepts, and those of the commonest task, a command in many jobs."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +14,18 @@ from panda_airflow.client.models import Json
 
 RUN_GEN = "https://pandaserver-doma.cern.ch/trf/user/runGen-00-00-02"
 """The transformation that unpacks a sandbox and runs a command, as PanDA serves it."""
+
+TASK_NAME_LIMIT = 256
+"""Longest task name that the server's database holds, in characters."""
+
+REQUIRED_TO_REGISTER = ("taskName", "vo", "prodSourceLabel")
+"""Without one of these the server answers ``failed to register task``."""
+
+REQUIRED_TO_REFINE = ("processingType", "taskType", "architecture", "transUses", "transHome")
+"""Without one of these the server accepts the task and JEDI breaks it minutes later; ``None`` is a value."""
+
+STAMP = "airflow"
+"""The task parameter that says who submitted a task, and the framework of a task that names none itself."""
 
 
 def command_task(
@@ -99,3 +113,37 @@ def _hidden_output(dataset: str, lfn: str) -> dict[str, Json]:
 
 def _dataset(dataset: str, kind: str, lfn: str) -> dict[str, Any]:
     return {"type": "template", "param_type": kind, "dataset": dataset, "container": dataset, "value": lfn}
+
+
+def check_submission(arguments: Mapping[str, Any]) -> None:
+    """Refuse what the server would refuse, or accept and break.
+
+    :param arguments: those of ``task/submit``.
+    :raises UsageError: names every missing parameter, or the one that is too long.
+    """
+    parameters = arguments["task_parameters"]
+    if not isinstance(parameters, Mapping):
+        raise UsageError(f"task_parameters must be a dict, not {type(parameters).__name__}; nothing was submitted.")
+    absent = [name for name in REQUIRED_TO_REGISTER if not parameters.get(name)]
+    absent += [name for name in REQUIRED_TO_REFINE if name not in parameters]
+    if absent:
+        raise UsageError(f"the task parameters lack {', '.join(absent)}; nothing was submitted.")
+    name = parameters["taskName"]
+    if not isinstance(name, str) or len(name) > TASK_NAME_LIMIT:
+        raise UsageError(
+            f"taskName must be text of at most {TASK_NAME_LIMIT} characters, this one has {len(str(name))}; "
+            "nothing was submitted."
+        )
+
+
+def fingerprint(parameters: Mapping[str, Any]) -> str:
+    """Tell one task definition from another, whatever the order of its parameters.
+
+    :param parameters: JEDI's task parameters, in JSON primitives.
+    """
+    return digest(json.dumps(parameters, sort_keys=True, default=repr))
+
+
+def digest(text: str) -> str:
+    """Write 16 characters that tell a text from any other."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

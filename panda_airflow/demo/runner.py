@@ -21,7 +21,7 @@ from panda_airflow.demo.services import (
     own_environment,
 )
 from panda_airflow.demo.story import Story, follow
-from panda_airflow.devserver.certificates import private_directory
+from panda_airflow.devserver.auth.certificates import private_directory
 
 DAG_ID = "particle_table"
 START_LIMIT = 300.0

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from panda_airflow.devserver.faults import Faults
-    from panda_airflow.devserver.store import Store
+    from panda_airflow.devserver.storage.store import Store
 
 
 @dataclass(frozen=True)
@@ -73,3 +73,17 @@ class Backend:
     def cache(self) -> Path:
         """Files served below ``/cache/``: sandboxes, job outputs and logs."""
         return self.root / "cache"
+
+
+@dataclass(frozen=True)
+class FileStorage:
+    """A file that came with a multipart request; the server's messages use the class name.
+
+    :param filename: as the client gave it, directories included.
+    :param file: the content, from its beginning.
+    :param content_length: bytes of the whole request.
+    """
+
+    filename: str
+    file: BinaryIO
+    content_length: int

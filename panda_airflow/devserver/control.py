@@ -22,9 +22,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from panda_airflow.client.errors import UsageError
+from panda_airflow.devserver.auth.certificates import Authority, write_private
+from panda_airflow.devserver.auth.tokens import TokenIssuer
 from panda_airflow.devserver.backend import Backend
-from panda_airflow.devserver.certificates import Authority, write_private
-from panda_airflow.devserver.tokens import TokenIssuer
 
 Serve = Callable[[Request], Awaitable[Response]]
 

@@ -15,18 +15,18 @@ from typing import Any, Self, TextIO
 from starlette.types import ASGIApp
 
 from panda_airflow.client.errors import ConfigError
-from panda_airflow.devserver.app import Frontend, build_app
+from panda_airflow.devserver.auth.certificates import Authority, private_directory
+from panda_airflow.devserver.auth.identity import AccessPolicy, Gate
+from panda_airflow.devserver.auth.tokens import TokenIssuer
 from panda_airflow.devserver.backend import Backend, Pace, utc_now
-from panda_airflow.devserver.certificates import Authority, private_directory
 from panda_airflow.devserver.control import Control, control_secret
 from panda_airflow.devserver.faults import Faults
-from panda_airflow.devserver.identity import AccessPolicy, Gate
-from panda_airflow.devserver.jedi import Jedi
-from panda_airflow.devserver.listening import HOST, Listener, bind, server_tls, start_listening, stop_listening
-from panda_airflow.devserver.monitor import Monitor
-from panda_airflow.devserver.routes import Routes
-from panda_airflow.devserver.store import Store
-from panda_airflow.devserver.tokens import TokenIssuer
+from panda_airflow.devserver.http.app import Frontend, build_app
+from panda_airflow.devserver.http.listening import HOST, Listener, bind, server_tls, start_listening, stop_listening
+from panda_airflow.devserver.http.monitor import Monitor
+from panda_airflow.devserver.http.routes import Routes
+from panda_airflow.devserver.jedi.cycle import Jedi
+from panda_airflow.devserver.storage.store import Store
 
 
 class DevServer:

@@ -22,26 +22,26 @@ from panda_airflow.client import (
     UsageError,
     WaitTimeout,
 )
-from panda_airflow.client.acts import perform
-from panda_airflow.client.driver import adrive, check_interval, first_look, run_apart
-from panda_airflow.client.feed import join
-from panda_airflow.client.lookup import until_registered
 from panda_airflow.client.models import Mark, TaskInfo
-from panda_airflow.client.ownership import ask_again
-from panda_airflow.client.reaper import FAREWELL, LAST_WORDS, Target, send_reaper
-from panda_airflow.client.report import LOOK_AGAIN
 from panda_airflow.client.status import check_statuses, classify
-from panda_airflow.client.task_retry import TaskRetryPolicy
-from panda_airflow.client.wait_event import WaitEvent
-from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan, read_event
-from panda_airflow.hooks.assets import publish
 from panda_airflow.hooks.panda import PandaHook
-from panda_airflow.hooks.result import TaskResult, settle
 from panda_airflow.links.panda import PandaTaskLink
-from panda_airflow.operators.in_place import RetriesInPlace
-from panda_airflow.operators.memory import Context, Memory, end_noted, gives_up
+from panda_airflow.steps.assets import publish
+from panda_airflow.steps.base import Context
+from panda_airflow.steps.in_place import RetriesInPlace
+from panda_airflow.steps.kill.reaper import FAREWELL, LAST_WORDS, Target, send_reaper
+from panda_airflow.steps.lookup import until_registered
+from panda_airflow.steps.result import LOOK_AGAIN, TaskResult, settle
+from panda_airflow.steps.state_store import Memory, end_noted, gives_up
 from panda_airflow.triggers.base import backstop
 from panda_airflow.triggers.panda import PandaTaskTrigger
+from panda_airflow.waiting.driver import adrive, check_interval, first_look, run_apart
+from panda_airflow.waiting.event import WaitEvent
+from panda_airflow.waiting.feed.joining import join
+from panda_airflow.waiting.ownership import ask_again
+from panda_airflow.waiting.task import JEDI_PATIENCE, WaitPlan, read_event
+from panda_airflow.waiting.task_polls import perform
+from panda_airflow.waiting.task_retry import TaskRetryPolicy
 
 
 class PandaTaskOperator(RetriesInPlace):

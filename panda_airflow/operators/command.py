@@ -15,12 +15,13 @@ from panda_airflow.client import NotFound, PandaError, UsageError, WrongState
 from panda_airflow.client.models import Mark, TaskInfo
 from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES
 from panda_airflow.client.stored import Account
-from panda_airflow.client.wait_event import WaitEvent
-from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan
-from panda_airflow.hooks.result import TaskResult
 from panda_airflow.operators.base import PandaTaskOperator
-from panda_airflow.operators.memory import Context, Memory, clears
-from panda_airflow.operators.once import at_most_once, same_as_sent
+from panda_airflow.steps.base import Context
+from panda_airflow.steps.once import at_most_once, same_as_sent
+from panda_airflow.steps.result import TaskResult
+from panda_airflow.steps.state_store import Memory, clears
+from panda_airflow.waiting.event import WaitEvent
+from panda_airflow.waiting.task import JEDI_PATIENCE, WaitPlan
 
 ENDING = frozenset({"aborting", "toabort", "tobroken", "prepared", "passed"})
 """Active statuses in which a task is about to end, and is not to be told so again."""

@@ -12,11 +12,10 @@ from typing import Any
 
 from panda_airflow.client import TaskFailed, UsageError
 from panda_airflow.client.models import Json, Mark
-from panda_airflow.client.polling import PollPlan
-from panda_airflow.hooks.step import PandaStep
-from panda_airflow.operators.memory import Context
-from panda_airflow.operators.once import at_most_once, same_as_sent
 from panda_airflow.operators.polling import PandaPollOperator
+from panda_airflow.steps.base import Context, PandaStep
+from panda_airflow.steps.once import at_most_once, same_as_sent
+from panda_airflow.waiting.polling import PollPlan
 
 
 class PandaPutFileOperator(PandaStep):

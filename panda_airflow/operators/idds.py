@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from panda_airflow.client import UsageError
-from panda_airflow.client.looks import request_plan
 from panda_airflow.client.models import Json
 from panda_airflow.client.status import check_statuses
-from panda_airflow.operators.memory import Context
-from panda_airflow.operators.once import at_most_once
 from panda_airflow.operators.polling import PandaPollOperator
+from panda_airflow.steps.base import Context
+from panda_airflow.steps.once import at_most_once
+from panda_airflow.waiting.poll_checks import request_plan
 
 
 class PandaIddsCommandOperator(PandaPollOperator):

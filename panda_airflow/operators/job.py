@@ -11,13 +11,14 @@ from airflow.sdk.exceptions import TaskDeferralTimeout
 
 from panda_airflow.client import PandaClient, PandaError, PermissionDenied, ServerAway, UsageError, WaitTimeout
 from panda_airflow.client.jobs import FileSpec, JobSpec, dump_jobs
-from panda_airflow.client.looks import JOB_FINAL, jobs_plan, panda_ids
 from panda_airflow.client.models import Json
 from panda_airflow.client.status import check_statuses
 from panda_airflow.client.stored import Account
-from panda_airflow.operators.memory import Context, Memory, clears, end_noted
-from panda_airflow.operators.once import at_most_once
 from panda_airflow.operators.polling import PandaPollOperator
+from panda_airflow.steps.base import Context
+from panda_airflow.steps.once import at_most_once
+from panda_airflow.steps.state_store import Memory, clears, end_noted
+from panda_airflow.waiting.poll_checks import JOB_FINAL, jobs_plan, panda_ids
 
 LEFT_RUNNING = "The jobs were left running; a retry of this step waits for them again."
 STOPPED = "The jobs were told to stop; clear this step to submit others."

@@ -10,14 +10,14 @@ from typing import Any
 
 from airflow.sdk.configuration import conf
 
-from panda_airflow.client.driver import Step, check_interval, drive, first_look
-from panda_airflow.client.looks import LOOKS
 from panda_airflow.client.models import Json
-from panda_airflow.client.polling import Finding, PollPlan, conclude
-from panda_airflow.hooks.step import PandaStep
-from panda_airflow.operators.memory import Context, end_noted
+from panda_airflow.steps.base import Context, PandaStep
+from panda_airflow.steps.state_store import end_noted
 from panda_airflow.triggers.base import backstop
 from panda_airflow.triggers.polling import PandaPollTrigger
+from panda_airflow.waiting.driver import Step, check_interval, drive, first_look
+from panda_airflow.waiting.poll_checks import LOOKS
+from panda_airflow.waiting.polling import Finding, PollPlan, conclude
 
 
 class PandaPollOperator(PandaStep):

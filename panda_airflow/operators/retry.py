@@ -9,13 +9,14 @@ from typing import Any
 
 from panda_airflow.client import TaskAborted, TaskFailed
 from panda_airflow.client.models import Json, Mark, TaskInfo
-from panda_airflow.client.report import LOOK_AGAIN
 from panda_airflow.client.status import RETRYABLE_STATUSES, Outcome, classify
 from panda_airflow.client.stored import Account
-from panda_airflow.client.wait_event import WaitEvent
-from panda_airflow.client.waiting import WaitPlan
 from panda_airflow.operators.base import PandaTaskOperator
-from panda_airflow.operators.memory import Context, Memory, clears
+from panda_airflow.steps.base import Context
+from panda_airflow.steps.result import LOOK_AGAIN
+from panda_airflow.steps.state_store import Memory, clears
+from panda_airflow.waiting.event import WaitEvent
+from panda_airflow.waiting.task import WaitPlan
 
 QUALIFIERS = (
     "no_child_retry", "discard_events", "disable_staging_mode", "keep_gshare_priority", "ignore_hard_exhausted",

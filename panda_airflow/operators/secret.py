@@ -9,8 +9,7 @@ from airflow.sdk import BaseHook, Variable
 from airflow.sdk.log import mask_secret
 
 from panda_airflow.client import UsageError
-from panda_airflow.hooks.step import PandaStep
-from panda_airflow.operators.memory import Context
+from panda_airflow.steps.base import Context, PandaStep
 
 
 class PandaSetSecretOperator(PandaStep):

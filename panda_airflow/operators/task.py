@@ -18,21 +18,22 @@ from panda_airflow.client import (
     ServerError,
     UsageError,
     WrongState,
-    last_words,
 )
-from panda_airflow.client.decision import Action, Decision, Situation, decide
 from panda_airflow.client.models import Json, Mark, TaskInfo
-from panda_airflow.client.ownership import origin, read_stamp
-from panda_airflow.client.reaper import Target, reap
-from panda_airflow.client.report import another_split, submission_retry
 from panda_airflow.client.status import FINAL_STATUSES, Outcome, classify
-from panda_airflow.client.submission import SubmissionRecord, surviving_twins
-from panda_airflow.client.wait_event import WaitEvent
-from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan
-from panda_airflow.hooks.result import TaskResult
 from panda_airflow.operators.base import PandaTaskOperator
-from panda_airflow.operators.memory import Context, clears
-from panda_airflow.operators.submission import OnChange, OnExisting, Submission
+from panda_airflow.steps.base import Context
+from panda_airflow.steps.decision import Action, Decision, Situation, decide, submission_retry
+from panda_airflow.steps.kill import last_words
+from panda_airflow.steps.kill.reaper import Target, reap
+from panda_airflow.steps.record import SubmissionRecord, surviving_twins
+from panda_airflow.steps.result import TaskResult
+from panda_airflow.steps.state_store import clears
+from panda_airflow.steps.submission import OnChange, OnExisting, Submission
+from panda_airflow.waiting.event import WaitEvent
+from panda_airflow.waiting.ownership import origin, read_stamp
+from panda_airflow.waiting.report import another_split
+from panda_airflow.waiting.task import JEDI_PATIENCE, WaitPlan
 
 MOST_ROUNDS = 10
 """How often a try may find that its task is to be looked for, or is another one: more than any chain of twins has."""

@@ -7,9 +7,9 @@ from typing import Any
 
 from panda_airflow.client import UsageError
 from panda_airflow.client.models import Json
-from panda_airflow.hooks.step import PandaStep
-from panda_airflow.operators.memory import Context, end_noted
-from panda_airflow.operators.once import at_most_once
+from panda_airflow.steps.base import Context, PandaStep
+from panda_airflow.steps.once import at_most_once
+from panda_airflow.steps.state_store import end_noted
 
 
 class PandaSubmitWorkflowOperator(PandaStep):

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from panda_airflow.client.config import ClientConfig
-from panda_airflow.client.envelope import fit, plain_text
 from panda_airflow.client.errors import AuthError, CredentialRefused
-from panda_airflow.client.network import ask
+from panda_airflow.client.http.envelope import fit, plain_text
+from panda_airflow.client.http.network import ask
 
 _SCOPE = "openid profile email offline_access"
 _WLCG = " wlcg wlcg.groups"

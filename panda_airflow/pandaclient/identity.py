@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from panda_airflow.client.auth.tokens import TokenDirectory
 from panda_airflow.client.config import ClientConfig
 from panda_airflow.client.errors import AuthError, PandaError
-from panda_airflow.client.tokens import TokenDirectory
 from panda_airflow.pandaclient.calls import tell
 from panda_airflow.pandaclient.device import sign_in
 from panda_airflow.pandaclient.servers import config

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from panda_airflow.client.endpoint import REGISTRY, Endpoint
-from panda_airflow.client.envelope import encode
 from panda_airflow.client.errors import UsageError
+from panda_airflow.client.http.envelope import encode
 from panda_airflow.client.models import Envelope, Json
 from panda_airflow.client.session import PandaClient
 from panda_airflow.pandaclient.calls import Answer, EC_Failed, Given, applied, attempt, calls, request, verdict, words

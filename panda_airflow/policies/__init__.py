@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from panda_airflow.client.task_retry import TaskRetryPolicy
 from panda_airflow.policies.retry import PandaRetryPolicy
+from panda_airflow.waiting.task_retry import TaskRetryPolicy
 
 __all__ = ["PandaRetryPolicy", "TaskRetryPolicy"]

@@ -12,14 +12,12 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from panda_airflow.client import PandaError, WaitTimeout
-from panda_airflow.client.driver import first_look
-from panda_airflow.client.looks import LOOKS
-from panda_airflow.client.polling import Poll, PollPlan, conclude
-from panda_airflow.hooks.step import PandaStep
+from panda_airflow.steps.base import Context, PandaStep
 from panda_airflow.triggers.base import backstop
 from panda_airflow.triggers.polling import PandaPollTrigger
-
-Context = Any
+from panda_airflow.waiting.driver import first_look
+from panda_airflow.waiting.poll_checks import LOOKS
+from panda_airflow.waiting.polling import Poll, PollPlan, conclude
 
 
 class DeferredSensor(BaseSensorOperator):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from panda_airflow.client import UsageError
-from panda_airflow.client.looks import request_plan
-from panda_airflow.client.polling import PollPlan
 from panda_airflow.client.status import check_statuses
 from panda_airflow.sensors.base import PandaPollSensor
+from panda_airflow.waiting.poll_checks import request_plan
+from panda_airflow.waiting.polling import PollPlan
 
 
 class PandaWaitIddsRequestSensor(PandaPollSensor):

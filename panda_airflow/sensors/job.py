@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from panda_airflow.client.looks import jobs_plan, panda_ids
-from panda_airflow.client.polling import PollPlan
 from panda_airflow.client.status import check_statuses
 from panda_airflow.sensors.base import PandaPollSensor
+from panda_airflow.waiting.poll_checks import jobs_plan, panda_ids
+from panda_airflow.waiting.polling import PollPlan
 
 
 class PandaWaitJobStatusSensor(PandaPollSensor):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from panda_airflow.client.polling import FOREVER, PollPlan
 from panda_airflow.sensors.base import PandaPollSensor
+from panda_airflow.waiting.polling import FOREVER, PollPlan
 
 
 class PandaServerSensor(PandaPollSensor):

@@ -15,22 +15,20 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException, AirflowTaskTimeout
 
 from panda_airflow.client import PandaError, ServerAway, TaskOutcome, WaitTimeout
-from panda_airflow.client.driver import Failures, Step, first_look
-from panda_airflow.client.many import ManyEvent, ManyPlan, ManyWatch, read_many
-from panda_airflow.client.reaper import FAREWELL, LAST_WORDS, Target, send_reaper
 from panda_airflow.client.status import check_statuses
-from panda_airflow.client.task_looks import look_at_list, perform_many
-from panda_airflow.client.waiting import JEDI_PATIENCE, WaitPlan
-from panda_airflow.hooks.assets import publish
-from panda_airflow.hooks.many import settle_many
-from panda_airflow.hooks.result import TaskResult
-from panda_airflow.hooks.step import PandaStep
 from panda_airflow.links.panda import PandaTaskLink
 from panda_airflow.sensors.base import DeferredSensor
+from panda_airflow.steps.assets import publish
+from panda_airflow.steps.base import Context, PandaStep
+from panda_airflow.steps.kill.reaper import FAREWELL, LAST_WORDS, Target, send_reaper
+from panda_airflow.steps.many import settle_many
+from panda_airflow.steps.result import TaskResult
 from panda_airflow.triggers.base import backstop
 from panda_airflow.triggers.many import PandaManyTasksTrigger
-
-Context = Any
+from panda_airflow.waiting.driver import Failures, Step, first_look
+from panda_airflow.waiting.many import ManyEvent, ManyPlan, ManyWatch, read_many
+from panda_airflow.waiting.task import JEDI_PATIENCE, WaitPlan
+from panda_airflow.waiting.task_polls import look_at_list, perform_many
 
 Given = int | str | dict[str, Any] | XComArg
 """One task as a DAG author gives it: its JediTaskID, its digits, a template, or what a step returned."""

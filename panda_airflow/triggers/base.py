@@ -13,8 +13,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from tenacity import Retrying, stop_after_attempt, wait_fixed
 
 from panda_airflow.client import PandaClient
-from panda_airflow.client.driver import Plan, Step, adrive
 from panda_airflow.hooks.panda import PandaHook
+from panda_airflow.waiting.driver import Plan, Step, adrive
 
 ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 """States in which Airflow has no use for a task's result any more."""

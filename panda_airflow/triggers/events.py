@@ -20,10 +20,11 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
 from panda_airflow.client import PandaClient, PandaError, Refused, ServerError
-from panda_airflow.client.driver import check_interval
 from panda_airflow.client.models import TaskInfo
-from panda_airflow.client.report import dialog
-from panda_airflow.client.stream import (
+from panda_airflow.client.task_parameters import fingerprint
+from panda_airflow.hooks.panda import PandaHook
+from panda_airflow.waiting.driver import check_interval
+from panda_airflow.waiting.end_watcher import (
     TIME_FORMAT,
     Position,
     Question,
@@ -34,8 +35,7 @@ from panda_airflow.client.stream import (
     ended_at,
     read_time,
 )
-from panda_airflow.client.submission import fingerprint
-from panda_airflow.hooks.panda import PandaHook
+from panda_airflow.waiting.report import dialog
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +174,7 @@ class Ends:
     """An answer of the server.
 
     :param tasks: tasks that had ended lately.
-    :param payloads: of the events that watchers wait for, by :func:`~panda_airflow.client.stream.end_of`.
+    :param payloads: of the events that watchers wait for, by :func:`~panda_airflow.waiting.end_watcher.end_of`.
     :param saves: what to do once all of these events are stored.
     """
 

@@ -6,18 +6,18 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from panda_airflow.client import PandaError, WrongState
-from panda_airflow.client.driver import Step
-from panda_airflow.client.feed_waiter import Waiter
-from panda_airflow.client.many import ManyPlan
-from panda_airflow.client.task_looks import perform_many
 from panda_airflow.triggers.panda import PandaTaskTrigger
+from panda_airflow.waiting.driver import Step
+from panda_airflow.waiting.feed.joining import Waiter
+from panda_airflow.waiting.many import ManyPlan
+from panda_airflow.waiting.task_polls import perform_many
 
 
 class PandaManyTasksTrigger(PandaTaskTrigger):
     """Waits for many tasks.
 
     :param panda_conn_id: Airflow connection.
-    :param plan: a :class:`~panda_airflow.client.many.ManyPlan` as JSON primitives.
+    :param plan: a :class:`~panda_airflow.waiting.many.ManyPlan` as JSON primitives.
     :param cancel_on_kill: kill the PanDA tasks that are still waited for when a person ends the Airflow task.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.observability.stats import gauge, incr
 
-from panda_airflow.client.feed import Feed
+from panda_airflow.waiting.feed.poller import Feed
 
 
 def export(feed: Feed) -> None:

@@ -8,25 +8,24 @@ from functools import partial
 from typing import Any
 
 from panda_airflow.client import NotOurs, PandaClient, PandaError, WrongState
-from panda_airflow.client.auth import account_of
-from panda_airflow.client.driver import Step, adrive
-from panda_airflow.client.feed import join
-from panda_airflow.client.feed_waiter import Waiter
-from panda_airflow.client.many import ManyPlan
+from panda_airflow.client.auth.credentials import account_of
 from panda_airflow.client.models import Mark
-from panda_airflow.client.ownership import elsewhere, require
-from panda_airflow.client.reaper import FAREWELL, Target, send_reaper
-from panda_airflow.client.waiting import WaitPlan
 from panda_airflow.hooks.panda import PandaHook
+from panda_airflow.steps.kill.reaper import FAREWELL, Target, send_reaper
 from panda_airflow.triggers.base import PandaTrigger
 from panda_airflow.triggers.metrics import export
+from panda_airflow.waiting.driver import Step, adrive
+from panda_airflow.waiting.feed.joining import Waiter, join
+from panda_airflow.waiting.many import ManyPlan
+from panda_airflow.waiting.ownership import elsewhere, require
+from panda_airflow.waiting.task import WaitPlan
 
 
 class PandaTaskTrigger(PandaTrigger):
     """Waits for a task, together with all that wait by the same connection in the same triggerer.
 
     :param panda_conn_id: Airflow connection.
-    :param plan: a :class:`~panda_airflow.client.waiting.WaitPlan` as JSON primitives.
+    :param plan: a :class:`~panda_airflow.waiting.task.WaitPlan` as JSON primitives.
     :param cancel_on_kill: kill the PanDA task when a person ends the Airflow task while it is deferred. A clear is
         left to the next try, which knows what it means.
     """

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from panda_airflow.client import NotOurs, PandaClient
-from panda_airflow.client.auth import account_of
-from panda_airflow.client.driver import Step
-from panda_airflow.client.looks import LOOKS
-from panda_airflow.client.ownership import RESTORE, elsewhere
-from panda_airflow.client.polling import Finding, PollPlan
+from panda_airflow.client.auth.credentials import account_of
 from panda_airflow.triggers.base import PandaTrigger
+from panda_airflow.waiting.driver import Step
+from panda_airflow.waiting.ownership import RESTORE, elsewhere
+from panda_airflow.waiting.poll_checks import LOOKS
+from panda_airflow.waiting.polling import Finding, PollPlan
 
 
 class PandaPollTrigger(PandaTrigger):
     """Waits for what is no task.
 
     :param panda_conn_id: Airflow connection.
-    :param plan: a :class:`~panda_airflow.client.polling.PollPlan` as JSON primitives.
+    :param plan: a :class:`~panda_airflow.waiting.polling.PollPlan` as JSON primitives.
     :param cancel_on_kill: kill the jobs that the plan is about when a person ends the Airflow task while it is
         deferred.
     """

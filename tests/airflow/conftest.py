@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any, cast
 import psutil
 import pytest
 
-from panda_airflow.client import ClientConfig, PandaClient, PandaError, lookup, reaper
+from panda_airflow.client import ClientConfig, PandaClient, PandaError
 from panda_airflow.client.endpoint import Arguments, Endpoint
 from panda_airflow.client.models import Envelope, TaskInfo
 from panda_airflow.client.status import classify
 from panda_airflow.client.task_parameters import command_task
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.devserver.server import DevServer
+from panda_airflow.steps import lookup
+from panda_airflow.steps.kill import reaper
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG, BaseOperator, Context

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from panda_airflow.client import DuplicateTask, PandaError, TaskFailed, UsageError, WaitTimeout, lookup
+from panda_airflow.client import DuplicateTask, PandaError, TaskFailed, UsageError, WaitTimeout
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.operators import base
 from panda_airflow.operators import task as submitting
 from panda_airflow.operators.retry import PandaRetryTaskOperator
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
+from panda_airflow.steps import lookup
 from tests.airflow.conftest import Memory, Panda, WorkerDied, serve, task, unnamed
 from tests.support.submitting import as_production, recorded, submit
 

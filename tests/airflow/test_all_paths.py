@@ -27,11 +27,11 @@ from panda_airflow.client import (
     TaskOutcome,
     TaskPartlyDone,
     WaitTimeout,
-    feed_trouble,
 )
-from panda_airflow.client.task_retry import TaskRetryPolicy
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
+from panda_airflow.waiting.feed import backoff
+from panda_airflow.waiting.task_retry import TaskRetryPolicy
 from tests.airflow.conftest import Memory, Run, task
 from tests.support.rude_server import CLOSE, Rude, reply, serve
 from tests.support.triggers import by_sdk, event_of
@@ -149,7 +149,7 @@ OTHERS: dict[str, Any] = {
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
     """A server that follows a script, known to Airflow; no request to it is repeated, and no trouble is sat out."""
-    monkeypatch.setattr(feed_trouble, "LONGEST_TROUBLE", 0.05)
+    monkeypatch.setattr(backoff, "LONGEST_TROUBLE", 0.05)
     script = Script()
     with serve(script.answer) as script.rude:
         extra = {"vo": "wlcg", "attempts": 1, "real_load_balancer": True, "monitor_url": "http://monitor"}

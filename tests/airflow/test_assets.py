@@ -11,10 +11,10 @@ from airflow.sdk.execution_time.context import OutletEventAccessors
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
-from panda_airflow.hooks.assets import dataset_asset, publish, sanitize_uri
-from panda_airflow.hooks.result import TaskResult
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
+from panda_airflow.steps.assets import dataset_asset, publish, sanitize_uri
+from panda_airflow.steps.result import TaskResult
 from tests.airflow.conftest import Panda, Run, task, unnamed
 
 Play = Callable[[DAG], Run]

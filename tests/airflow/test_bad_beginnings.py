@@ -29,20 +29,20 @@ from panda_airflow.client import (
     TaskFailed,
     UsageError,
     WaitTimeout,
-    lookup,
-    ownership,
-    reaper,
 )
 from panda_airflow.client.endpoint import Arguments, Endpoint
-from panda_airflow.client.envelope import http_error
+from panda_airflow.client.http.envelope import http_error
+from panda_airflow.client.http.transport import Transport
 from panda_airflow.client.models import Envelope
-from panda_airflow.client.reaper import Target, reap
-from panda_airflow.client.task_retry import TaskRetryPolicy
-from panda_airflow.client.transport import Transport
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.operators import base
-from panda_airflow.operators.submission import Submission
 from panda_airflow.policies.retry import PandaRetryPolicy
+from panda_airflow.steps import lookup
+from panda_airflow.steps.kill import reaper
+from panda_airflow.steps.kill.reaper import Target, reap
+from panda_airflow.steps.submission import Submission
+from panda_airflow.waiting import ownership
+from panda_airflow.waiting.task_retry import TaskRetryPolicy
 from tests.airflow.conftest import Memory, Panda, WorkerDied, serve, task, unnamed
 from tests.airflow.test_whose import EARLIER, LONG, NAMED, commanded, refuse_once, running, step_of
 from tests.support.submitting import DEATHS, recorded, submit

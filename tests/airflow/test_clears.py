@@ -9,11 +9,11 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from panda_airflow.client import NotDelivered, OutcomeUnknown
 from panda_airflow.client.idds import Idds
-from panda_airflow.operators import once
 from panda_airflow.operators.command import PandaReloadInputOperator
 from panda_airflow.operators.idds import PandaIddsCommandOperator
-from panda_airflow.operators.memory import clears, note_end
 from panda_airflow.operators.workflow import PandaSubmitWorkflowOperator
+from panda_airflow.steps import once
+from panda_airflow.steps.state_store import clears, note_end
 from tests.airflow.conftest import Memory, Panda, task
 from tests.support.commanding import commands
 

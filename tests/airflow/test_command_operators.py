@@ -13,8 +13,9 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from panda_airflow.client import NotFound, PermissionDenied, Refused, TaskAborted, UsageError, WaitTimeout, WrongState
-from panda_airflow.devserver import lifecycle, tasks
 from panda_airflow.devserver.handlers import task as handlers
+from panda_airflow.devserver.jedi import lifecycle
+from panda_airflow.devserver.storage import tasks
 from panda_airflow.operators.command import (
     PandaFinishTaskOperator,
     PandaIncreaseAttemptsOperator,

@@ -15,12 +15,12 @@ import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
 from panda_airflow.client import DuplicateTask, OutcomeUnknown, PandaError
+from panda_airflow.client.http.transport import Transport
 from panda_airflow.client.status import ABOUT_TO_ABORT, ACTIVE_STATUSES
-from panda_airflow.client.transport import Transport
-from panda_airflow.client.waiting import WaitPlan
-from panda_airflow.operators import submission as submitting
 from panda_airflow.operators.task import PandaSubmitTaskOperator
+from panda_airflow.steps import submission as submitting
 from panda_airflow.triggers.panda import PandaTaskTrigger
+from panda_airflow.waiting.task import WaitPlan
 from tests.airflow.conftest import Memory, Panda, Store, WorkerDied, task, unnamed
 from tests.support.submitting import as_production, submit
 from tests.support.triggers import event_of

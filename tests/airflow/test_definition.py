@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from panda_airflow.client import UsageError
-from panda_airflow.hooks.definition import read_parameters
 from panda_airflow.operators.task import PandaSubmitTaskOperator
+from panda_airflow.steps.definition import read_parameters
 from tests.airflow.conftest import Panda, Run, unnamed
 from tests.airflow.conftest import task as parameters_of
 

@@ -12,8 +12,6 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
 from panda_airflow.client import TaskFailed
-from panda_airflow.client.polling import PollPlan
-from panda_airflow.client.waiting import WaitPlan
 from panda_airflow.operators.command import PandaKillTaskOperator
 from panda_airflow.operators.job import PandaKillJobsOperator
 from panda_airflow.operators.retry import PandaRetryTaskOperator
@@ -25,6 +23,8 @@ from panda_airflow.triggers import base
 from panda_airflow.triggers.many import PandaManyTasksTrigger
 from panda_airflow.triggers.panda import PandaTaskTrigger
 from panda_airflow.triggers.polling import PandaPollTrigger
+from panda_airflow.waiting.polling import PollPlan
+from panda_airflow.waiting.task import WaitPlan
 from tests.airflow.conftest import ATTEMPTS, Memory, Panda, task, unnamed
 from tests.support.sensing import ended
 from tests.support.triggers import airflow_task, by_core, by_sdk

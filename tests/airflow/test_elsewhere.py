@@ -10,7 +10,6 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
 
 from panda_airflow.client import NotOurs, PandaClient, WaitTimeout
-from panda_airflow.client.polling import Finding, Poll
 from panda_airflow.operators.command import PandaIncreaseAttemptsOperator, PandaKillTaskOperator
 from panda_airflow.operators.file import PandaFileRecoveryOperator
 from panda_airflow.operators.idds import PandaIddsCommandOperator
@@ -22,6 +21,7 @@ from panda_airflow.sensors.job import PandaWaitJobStatusSensor
 from panda_airflow.sensors.server import PandaServerSensor
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 from panda_airflow.task_groups import panda_task_group
+from panda_airflow.waiting.polling import Finding, Poll
 from tests.airflow.conftest import Memory, Panda, wait_until
 from tests.airflow.test_job_steps import are_told_to_stop, sleepers
 from tests.airflow.test_whose import LONG, commanded, mean, running, servers

@@ -13,19 +13,21 @@ from airflow.observability import stats
 from airflow.sdk import PokeReturnValue
 from airflow.triggers.base import BaseTrigger
 
-from panda_airflow.client import PandaClient, ServerError, TaskFailed, feed
+from panda_airflow.client import PandaClient, ServerError, TaskFailed
 from panda_airflow.client.endpoint import Arguments, Endpoint
-from panda_airflow.client.many import ManyPlan
 from panda_airflow.client.models import Envelope
 from panda_airflow.client.status import ACTIVE_STATUSES
-from panda_airflow.client.task_looks import AT_A_TIME
-from panda_airflow.client.task_retry import TaskRetryPolicy
-from panda_airflow.client.waiting import WaitPlan
 from panda_airflow.hooks.panda import PandaHook
-from panda_airflow.hooks.result import settle
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
+from panda_airflow.steps.result import settle
 from panda_airflow.triggers.many import PandaManyTasksTrigger
 from panda_airflow.triggers.panda import PandaTaskTrigger
+from panda_airflow.waiting.feed import poller
+from panda_airflow.waiting.feed.joining import feeds
+from panda_airflow.waiting.many import ManyPlan
+from panda_airflow.waiting.task import WaitPlan
+from panda_airflow.waiting.task_polls import AT_A_TIME
+from panda_airflow.waiting.task_retry import TaskRetryPolicy
 from tests.airflow.conftest import Memory, Panda, connection, task
 
 Event = dict[str, Any]
@@ -62,17 +64,17 @@ def test_triggers_of_one_connection_share_one_feed_and_hardly_need_a_look(panda:
 
     calm = {"poll_interval": 4.0, "max_poll_interval": 4.0}
 
-    async def life() -> tuple[list[Event], feed.Feed]:
+    async def life() -> tuple[list[Event], poller.Feed]:
         many = PandaManyTasksTrigger("panda_default", ManyPlan(tuple(ids), plan(0, **calm)).to_json())
         waits = asyncio.create_task(events_of([*(trigger(task_id, **calm) for task_id in ids), many]))
         await asyncio.sleep(0.1)
-        (shared,) = feed.feeds()
+        (shared,) = feeds()
         assert len(shared.waiters) == 2 * len(ids)
         while shared.answered is None:
             await asyncio.sleep(0.1)
         (tmp_path / "go").touch()
         events = await waits
-        assert feed.feeds() == []
+        assert feeds() == []
         return events, shared
 
     events, shared = asyncio.run(life())
@@ -159,7 +161,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
 
 
 def test_a_feed_tells_airflows_metrics_what_it_does(panda: Panda, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "REPORT_INTERVAL", 0.0)
+    monkeypatch.setattr(poller, "REPORT_INTERVAL", 0.0)
     [task_id] = running(panda, "sleep 2")
     asyncio.run(events_of([trigger(task_id)]))
     assert told.counts["panda.feed.questions"] >= 2

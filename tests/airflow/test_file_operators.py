@@ -130,7 +130,7 @@ def test_the_recovery_of_a_strangers_task_is_refused(panda: Panda, memory: Memor
 def test_a_recovery_is_asked_for_once(panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     task_id, _ = task_with_lost_file(panda)
     with monkeypatch.context() as idle:
-        idle.setattr("panda_airflow.devserver.jedi.recover_lost_files", lambda *_: None)
+        idle.setattr("panda_airflow.devserver.jedi.cycle.recover_lost_files", lambda *_: None)
         with pytest.raises(WaitTimeout, match="not been carried out yet"):
             recovery(task_id, dry_run=True, timeout=0).execute(memory())
     log = recovery(task_id, dry_run=True).execute(memory())["log"]

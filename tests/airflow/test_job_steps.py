@@ -22,7 +22,6 @@ from panda_airflow.client import (
     UsageError,
     WaitTimeout,
 )
-from panda_airflow.client.polling import PollPlan
 from panda_airflow.operators import job as steps
 from panda_airflow.operators.idds import PandaIddsCommandOperator
 from panda_airflow.operators.job import PandaKillJobsOperator, PandaSubmitJobsOperator
@@ -30,6 +29,7 @@ from panda_airflow.sensors.idds import PandaWaitIddsRequestSensor
 from panda_airflow.sensors.job import PandaWaitJobStatusSensor
 from panda_airflow.sensors.server import PandaServerSensor
 from panda_airflow.triggers.polling import PandaPollTrigger
+from panda_airflow.waiting.polling import PollPlan
 from tests.airflow.conftest import ATTEMPTS, Memory, Panda, Run, task, wait_until
 from tests.support.recorder import Recorder
 from tests.support.scenes import IDDS, job, request_in

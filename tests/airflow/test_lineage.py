@@ -14,9 +14,9 @@ from airflow.providers_manager import ProvidersManager
 from airflow.sdk import DAG, Asset
 from airflow.sdk.listener import get_listener_manager
 
-from panda_airflow.hooks.lineage import INPUTS, OUTPUTS, dataset, declared_datasets
 from panda_airflow.operators.retry import PandaRetryTaskOperator
 from panda_airflow.operators.task import PandaSubmitTaskOperator
+from panda_airflow.steps.lineage import INPUTS, OUTPUTS, dataset, declared_datasets
 from tests.airflow.conftest import Panda, Run, task, unnamed
 
 Play = Callable[[DAG], Run]

@@ -13,11 +13,11 @@ from airflow.triggers.base import BaseTrigger
 from panda_airflow.client import NotFound, PandaError, TaskFailed, TaskOutcome, UsageError
 from panda_airflow.client.errors import InvalidArgument
 from panda_airflow.client.models import TaskInfo
-from panda_airflow.client.task_looks import AT_A_TIME, look_at_many
-from panda_airflow.hooks import many
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
+from panda_airflow.steps import many
 from panda_airflow.triggers import panda as triggers
+from panda_airflow.waiting.task_polls import AT_A_TIME, look_at_many
 from tests.airflow.conftest import ATTEMPTS, Memory, Panda, Run, task, unnamed, wait_until
 from tests.support.sensing import ended, sense
 from tests.support.triggers import airflow_says, by_core, by_sdk, event_of, kill_by_person, running_task

@@ -17,15 +17,15 @@ from panda_airflow.client import (
     PermissionDenied,
     TaskAborted,
     TaskFailed,
-    TaskRetryPolicy,
     WaitTimeout,
 )
 from panda_airflow.client.endpoint import Arguments, Endpoint
 from panda_airflow.client.models import Envelope
-from panda_airflow.client.reaper import Target, reap
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.operators import base
 from panda_airflow.operators.task import PandaSubmitTaskOperator
+from panda_airflow.steps.kill.reaper import Target, reap
+from panda_airflow.waiting.task_retry import TaskRetryPolicy
 from tests.airflow.conftest import Memory, Panda, WorkerDied, in_a_worker, serve, task, unnamed, wait_until
 from tests.support.submitting import submit
 

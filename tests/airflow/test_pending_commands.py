@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from panda_airflow.client import PandaClient, TaskAborted, TaskFailed, TaskRetryPolicy, WaitTimeout, WrongState
+from panda_airflow.client import PandaClient, TaskAborted, TaskFailed, WaitTimeout, WrongState
 from panda_airflow.client.endpoint import Arguments, Endpoint
 from panda_airflow.client.models import Envelope, Mark
-from panda_airflow.client.reaper import Target, reap
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.operators import base
 from panda_airflow.operators.retry import PandaRetryTaskOperator
 from panda_airflow.operators.task import PandaSubmitTaskOperator
+from panda_airflow.steps.kill.reaper import Target, reap
+from panda_airflow.waiting.task_retry import TaskRetryPolicy
 from tests.airflow.conftest import PACE, Memory, Panda, fails_once, in_a_worker, serve, task, unnamed, wait_until
 from tests.support.submitting import submit
 from tests.support.triggers import event_of

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 from airflow.sdk import RetryAction
 
-from panda_airflow.client import CredentialMissing, PandaError, TaskOutcome, reread
-from panda_airflow.client.envelope import http_error
+from panda_airflow.client import CredentialMissing, PandaError, TaskOutcome
+from panda_airflow.client.auth import reread
 from panda_airflow.client.errors import AuthError, ConfigError, CredentialExpired, NotCarriedOut, ServerError
-from panda_airflow.client.feed import Feed
-from panda_airflow.client.feed_ledger import Waiting
-from panda_airflow.client.feed_trouble import Trouble
+from panda_airflow.client.http.envelope import http_error
 from panda_airflow.client.models import TaskInfo
-from panda_airflow.client.waiting import WaitPlan, Watch, conclude
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.policies.retry import PandaRetryPolicy
+from panda_airflow.waiting.feed.backoff import Trouble
+from panda_airflow.waiting.feed.planner import Waiting
+from panda_airflow.waiting.feed.poller import Feed
+from panda_airflow.waiting.task import WaitPlan, Watch, conclude
 from tests.airflow.conftest import Memory, Panda, connection, task, unnamed, wait_until
 from tests.support.submitting import submit
 from tests.support.triggers import still_runs

@@ -11,11 +11,12 @@ from typing import Any, Literal
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from panda_airflow.client import PandaClient, PandaError, ServerError, TaskFailed, TaskRetryPolicy, WrongState
+from panda_airflow.client import PandaClient, PandaError, ServerError, TaskFailed, WrongState
 from panda_airflow.client.endpoint import Arguments, Endpoint
 from panda_airflow.client.models import Envelope
 from panda_airflow.operators.retry import PandaRetryTaskOperator
 from panda_airflow.operators.task import PandaSubmitTaskOperator
+from panda_airflow.waiting.task_retry import TaskRetryPolicy
 from tests.airflow.conftest import ATTEMPTS, Memory, Panda, WorkerDied, fails_once, task, unnamed, wait_until
 from tests.support.triggers import by_core, by_sdk, event_of
 

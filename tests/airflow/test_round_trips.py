@@ -20,10 +20,10 @@ from airflow.sdk.serde import deserialize, serialize
 from airflow.triggers.base import BaseTrigger
 
 from panda_airflow import operators, sensors
-from panda_airflow.hooks.step import PandaStep
 from panda_airflow.operators import base, polling
 from panda_airflow.sensors import base as sensors_base
 from panda_airflow.sensors import task as sensors_task
+from panda_airflow.steps.base import PandaStep
 from tests.airflow.conftest import Memory, connection, serve
 from tests.support import rude_server
 from tests.support.scenes import (

@@ -28,8 +28,6 @@ from airflow.sdk._shared.logging import structlog as sdk_logs
 from airflow.sdk._shared.secrets_masker import SecretsMasker as SdkMasker
 
 from panda_airflow.client import ClientConfig
-from panda_airflow.client.reaper import Target, send_reaper
-from panda_airflow.client.task_retry import TaskRetryPolicy
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.operators.command import PandaKillTaskOperator
 from panda_airflow.operators.file import PandaGetFileOperator, PandaPutFileOperator
@@ -41,6 +39,8 @@ from panda_airflow.operators.workflow import PandaSubmitWorkflowOperator
 from panda_airflow.sensors.idds import PandaWaitIddsRequestSensor
 from panda_airflow.sensors.server import PandaServerSensor
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
+from panda_airflow.steps.kill.reaper import Target, send_reaper
+from panda_airflow.waiting.task_retry import TaskRetryPolicy
 from tests.airflow.conftest import PACE, Panda, Run, connection, fails_once, serve, task, unnamed, wait_until
 from tests.support.scenes import SCENES
 from tests.support.steps import STEPS
@@ -225,7 +225,7 @@ def test_the_process_that_ends_a_task_shows_nobody_the_token(tmp_path: Path, mon
         fate = send_reaper(config, Target((task_id,), until=time.time() + 60), 0.5)
         pid = int(fate.split("process ")[1].split()[0])
         try:
-            wait_until(lambda: b"panda_airflow.client.reaper" in Path(f"/proc/{pid}/cmdline").read_bytes())
+            wait_until(lambda: b"panda_airflow.steps.kill.reaper" in Path(f"/proc/{pid}/cmdline").read_bytes())
             arguments, environment = (Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
         finally:
             os.kill(pid, signal.SIGTERM)

@@ -17,9 +17,9 @@ from airflow.sdk.exceptions import (
 )
 
 from panda_airflow.client import TaskFailed, WaitTimeout
-from panda_airflow.client.reaper import Target
 from panda_airflow.sensors import task as sensors
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
+from panda_airflow.steps.kill.reaper import Target
 from tests.airflow.conftest import ATTEMPTS, Memory, Panda, Run, task
 from tests.support.sensing import ended, sense
 from tests.support.triggers import (

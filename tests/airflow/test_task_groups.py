@@ -19,8 +19,8 @@ from airflow.utils.state import DagRunState
 from sqlalchemy import select
 
 from panda_airflow.client import TaskFailed
-from panda_airflow.client.task_retry import TaskRetryPolicy
 from panda_airflow.task_groups import panda_task_group
+from panda_airflow.waiting.task_retry import TaskRetryPolicy
 from tests.airflow.conftest import PACE, Memory, Panda, Run, fails_once, serve, task, unnamed
 
 Play = Callable[[DAG], Run]

@@ -15,14 +15,14 @@ from airflow.triggers.base import BaseTrigger
 
 from panda_airflow.client import TaskFailed
 from panda_airflow.client.models import Mark
-from panda_airflow.client.report import submission_retry
-from panda_airflow.client.task_retry import TaskRetryPolicy
-from panda_airflow.client.waiting import WaitPlan
 from panda_airflow.hooks.panda import PandaHook
-from panda_airflow.hooks.result import settle
 from panda_airflow.operators.task import PandaSubmitTaskOperator
+from panda_airflow.steps.decision import submission_retry
+from panda_airflow.steps.result import settle
 from panda_airflow.triggers import base as triggers
 from panda_airflow.triggers.panda import PandaTaskTrigger
+from panda_airflow.waiting.task import WaitPlan
+from panda_airflow.waiting.task_retry import TaskRetryPolicy
 from tests.airflow.conftest import Memory, Panda, fails_once, task, unnamed
 from tests.support.triggers import (
     airflow_says,

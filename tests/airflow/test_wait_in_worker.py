@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from panda_airflow.client import ClientConfig, feed
+from panda_airflow.client import ClientConfig
 from panda_airflow.operators.task import PandaSubmitTaskOperator
+from panda_airflow.waiting.feed import poller
 from tests.airflow.conftest import Memory, Panda, connection, task, unnamed, wait_until
 
 
@@ -37,7 +38,7 @@ def test_it_heeds_a_pushed_change(panda: Panda, memory: Memory, monkeypatch: pyt
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr(feed, "Listener", Listener)
+    monkeypatch.setattr(poller, "Listener", Listener)
     broker = {"push_url": "stomp://localhost:61613", "push_destination": "/topic/panda.status"}
     monkeypatch.setenv("AIRFLOW_CONN_PANDA_DEFAULT", connection(panda.server, panda.server.token(), **broker))
     began = time.monotonic()

@@ -24,16 +24,10 @@ from panda_airflow.client import (
     TaskFailed,
     TaskOutcome,
     TaskPartlyDone,
-    TaskRetryPolicy,
     UsageError,
-    last_words,
-    lookup,
 )
 from panda_airflow.client.endpoint import Arguments, Endpoint
-from panda_airflow.client.feed import feeds
 from panda_airflow.client.models import Envelope, Mark
-from panda_airflow.client.reaper import Target, reap, send_reaper
-from panda_airflow.client.waiting import WaitPlan
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.operators import base
@@ -41,7 +35,13 @@ from panda_airflow.operators.command import PandaKillTaskOperator
 from panda_airflow.operators.retry import PandaRetryTaskOperator
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
+from panda_airflow.steps import lookup
+from panda_airflow.steps.kill import last_words
+from panda_airflow.steps.kill.reaper import Target, reap, send_reaper
 from panda_airflow.triggers.panda import PandaTaskTrigger
+from panda_airflow.waiting.feed.joining import feeds
+from panda_airflow.waiting.task import WaitPlan
+from panda_airflow.waiting.task_retry import TaskRetryPolicy
 from tests.airflow.conftest import (
     Memory,
     Panda,

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from panda_airflow.devserver.certificates import Authority
+from panda_airflow.devserver.auth.certificates import Authority
 from tests.benchmarks import waits
 from tests.benchmarks.contender import WAYS
 from tests.benchmarks.programs import ROOT, Figure, environment, line, program

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from panda_airflow.devserver.certificates import Authority
+from panda_airflow.devserver.auth.certificates import Authority
 from tests.support.tokens import jwt
 
 ROOT = Path(__file__).parents[2]

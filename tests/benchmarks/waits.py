@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from panda_airflow.devserver.certificates import Authority
+from panda_airflow.devserver.auth.certificates import Authority
 from tests.benchmarks.programs import Figure, environment, line, program
 from tests.benchmarks.waits_report import write
 from tests.benchmarks.waits_restart import measure as restart

@@ -24,13 +24,14 @@ import aiohttp
 import psutil
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from panda_airflow.client import PandaClient, feed
-from panda_airflow.client.driver import adrive
-from panda_airflow.client.many import ManyPlan
+from panda_airflow.client import PandaClient
 from panda_airflow.client.status import FINAL_STATUSES
-from panda_airflow.client.waiting import WaitPlan
 from panda_airflow.triggers.many import PandaManyTasksTrigger
 from panda_airflow.triggers.panda import PandaTaskTrigger
+from panda_airflow.waiting.driver import adrive
+from panda_airflow.waiting.feed.joining import join
+from panda_airflow.waiting.many import ManyPlan
+from panda_airflow.waiting.task import WaitPlan
 from tests.benchmarks.waits_script import Script
 
 Wait = Callable[[int], Awaitable[object]]
@@ -84,7 +85,7 @@ async def with_feed(script: Script) -> AsyncIterator[Wait]:
 
     async def wait(task_id: int) -> object:
         what = plan(script, task_id)
-        async with feed.join("panda", PandaClient, what) as waiter:
+        async with join("panda", PandaClient, what) as waiter:
             return await adrive(what, waiter.perform, sleep=waiter.rest, clock=time.time, log=log)
 
     yield wait

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from panda_airflow.devserver.certificates import Authority
+from panda_airflow.devserver.auth.certificates import Authority
 from tests.benchmarks.programs import ROOT, Figure, Program, line, program
 from tests.benchmarks.waits_script import Script
 from tests.support.tokens import jwt

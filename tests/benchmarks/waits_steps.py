@@ -8,8 +8,8 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from panda_airflow.client.waiting import WaitPlan
 from panda_airflow.triggers.panda import PandaTaskTrigger
+from panda_airflow.waiting.task import WaitPlan
 from tests.benchmarks.waits_script import FIRST
 
 INTERVAL = 5.0

@@ -17,7 +17,7 @@ import pytest
 
 from panda_airflow.client import errors
 from panda_airflow.client.endpoint import REGISTRY, Endpoint
-from panda_airflow.client.envelope import decode, open_reply
+from panda_airflow.client.http.envelope import decode, open_reply
 from panda_airflow.client.models import (
     CacheFile,
     CommandReply,

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from panda_airflow.client.endpoint import REGISTRY, Endpoint
-from panda_airflow.client.envelope import DATETIME_MARKER, encode, fit
+from panda_airflow.client.http.encoding import IDS as IDENTIFIERS
+from panda_airflow.client.http.envelope import DATETIME_MARKER, encode, fit
 from panda_airflow.client.models import (
     AsyncResult,
     CacheFile,
@@ -30,11 +31,10 @@ from panda_airflow.client.models import (
 )
 from panda_airflow.client.records import Record
 from panda_airflow.client.session import PandaClient
-from panda_airflow.client.submission import REQUIRED_TO_REFINE, REQUIRED_TO_REGISTER
-from panda_airflow.client.wire import IDS as IDENTIFIERS
-from panda_airflow.devserver.backend import Identity
-from panda_airflow.devserver.validation import FileStorage, validate
-from panda_airflow.devserver.wire import read_arguments
+from panda_airflow.client.task_parameters import REQUIRED_TO_REFINE, REQUIRED_TO_REGISTER
+from panda_airflow.devserver.backend import FileStorage, Identity
+from panda_airflow.devserver.http.encoding import read_arguments
+from panda_airflow.devserver.http.validation import validate
 from tests.objects import IDS, objects_of
 from tests.support.recorder import Recorder
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from panda_airflow.devserver.certificates import Authority
+from panda_airflow.devserver.auth.certificates import Authority
 from tests.support.clients import Clients
 
 

@@ -24,12 +24,12 @@ import requests
 
 from panda_airflow.client.endpoint import REGISTRY
 from panda_airflow.client.errors import ConfigError, UsageError
+from panda_airflow.devserver.auth.identity import AccessPolicy
+from panda_airflow.devserver.auth.tokens import CLIENT_ID
+from panda_airflow.devserver.backend import FileStorage
 from panda_airflow.devserver.handlers.file_server import MB, upload_cache_file
-from panda_airflow.devserver.identity import AccessPolicy
-from panda_airflow.devserver.routes import Routes, not_emulated
+from panda_airflow.devserver.http.routes import Routes, not_emulated
 from panda_airflow.devserver.server import DevServer
-from panda_airflow.devserver.tokens import CLIENT_ID
-from panda_airflow.devserver.validation import FileStorage
 
 ALIVE = {"success": True, "message": "", "data": None}
 NO_IDENTITY = {"success": False, "message": "SSL secure connection is required", "data": None}

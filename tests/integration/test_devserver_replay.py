@@ -18,10 +18,10 @@ import pytest
 import requests
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from panda_airflow.devserver.auth.identity import AccessPolicy
+from panda_airflow.devserver.auth.tokens import KEY_ID
 from panda_airflow.devserver.backend import utc_now
-from panda_airflow.devserver.identity import AccessPolicy
 from panda_airflow.devserver.server import DevServer
-from panda_airflow.devserver.tokens import KEY_ID
 
 CAPTURES = Path(__file__).parents[1] / "data" / "captures"
 

@@ -14,16 +14,18 @@ from typing import Any, cast
 
 import pytest
 
-from panda_airflow.client import ClientConfig, CredentialExpired, PandaClient, feed
+from panda_airflow.client import ClientConfig, CredentialExpired, PandaClient
 from panda_airflow.client.api.task import TaskApi
-from panda_airflow.client.driver import adrive
 from panda_airflow.client.endpoint import Arguments, Endpoint
-from panda_airflow.client.feed_link import LOOKS_AT_ONCE
-from panda_airflow.client.many import ManyEvent, ManyPlan
 from panda_airflow.client.models import Envelope
-from panda_airflow.client.wait_event import WaitEvent
 from panda_airflow.devserver.faults import Kind
 from panda_airflow.devserver.server import DevServer
+from panda_airflow.waiting.driver import adrive
+from panda_airflow.waiting.event import WaitEvent
+from panda_airflow.waiting.feed import poller
+from panda_airflow.waiting.feed.joining import feeds, join
+from panda_airflow.waiting.feed.threads import LOOKS_AT_ONCE
+from panda_airflow.waiting.many import ManyEvent, ManyPlan
 from tests.support.waits import PACE, connector, log, outcomes, plan, submit, until, wait, wait_for_all
 
 
@@ -58,12 +60,12 @@ def test_a_deadline_passes_while_nothing_changes_and_the_task_is_killed(tmp_path
 
 
 def test_a_report_that_fails_hurts_no_wait(tmp_path: Path) -> None:
-    def report(_: feed.Feed) -> None:
+    def report(_: poller.Feed) -> None:
         raise OSError("no metrics")
 
     async def life(server: DevServer) -> WaitEvent:
         what = plan(submit(server, "good"))
-        async with feed.join("panda_default", connector(server), what, report) as waiter:
+        async with join("panda_default", connector(server), what, report) as waiter:
             return await adrive(what, waiter.perform, sleep=waiter.rest, clock=time.time, log=log)
 
     with DevServer(tmp_path, pace=PACE) as server:
@@ -82,11 +84,11 @@ def test_a_server_that_stops_and_starts_and_a_token_that_expires_cost_no_wait(tm
             port = int(server.url.rpartition(":")[2])
             numbers = [submit(server, f"task{number}", "sleep 2", max_attempt=3) for number in range(5)]
             waits = asyncio.create_task(wait_for_all(connector(server), [plan(number) for number in numbers]))
-            await until(lambda: feed.feeds() and feed.feeds()[0].questions > 2)
+            await until(lambda: feeds() and feeds()[0].questions > 2)
             server.faults.inject("expire_tokens")
-            await until(lambda: feed.feeds()[0].failures)
-            failed = feed.feeds()[0].failures
-        await until(lambda: feed.feeds()[0].failures > failed)
+            await until(lambda: feeds()[0].failures)
+            failed = feeds()[0].failures
+        await until(lambda: feeds()[0].failures > failed)
         with DevServer(tmp_path, pace=PACE, http_port=port):
             return await waits
 
@@ -113,7 +115,7 @@ def test_the_feed_begins_with_the_first_wait_and_leaves_nothing_behind(tmp_path:
             return connector(server)()
 
         await wait_for_all(connect, [plan(submit(server, f"task{number}")) for number in range(4)])
-        assert feed.feeds() == []
+        assert feeds() == []
         assert [task.get_name() for task in asyncio.all_tasks() if "feed" in task.get_name()] == []
         await until(lambda: not threads())
 
@@ -248,7 +250,7 @@ def test_a_wait_that_looks_for_itself_goes_on_with_a_renewed_token(many: bool) -
 def test_the_poller_goes_on_after_an_error_that_nobody_foresaw(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(feed, "RESTART", 0.2)
+    monkeypatch.setattr(poller, "RESTART", 0.2)
 
     async def life() -> list[WaitEvent]:
         crowd = Renewing(3)
@@ -265,14 +267,14 @@ def test_the_poller_goes_on_after_an_error_that_nobody_foresaw(
 def test_a_feed_tells_of_itself_though_nobody_needs_its_questions(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(feed, "REPORT_INTERVAL", 0.5)
+    monkeypatch.setattr(poller, "REPORT_INTERVAL", 0.5)
     caplog.set_level(logging.INFO)
     reports = list[dict[str, int]]()
 
     async def life() -> None:
         crowd = Crowd(2)
         what = ManyPlan((1, 2), plan(1, poll_interval=0.1, max_poll_interval=0.1, min_finished=0.5))
-        async with feed.join("list", crowd.connect, what, lambda told: reports.append(told.counts())) as waiter:
+        async with join("list", crowd.connect, what, lambda told: reports.append(told.counts())) as waiter:
             waits = adrive(what, waiter.perform, sleep=waiter.rest, clock=time.time, log=log)
             one = asyncio.create_task(waits)
             await until(lambda: len(reports) > 1)

@@ -27,12 +27,11 @@ from panda_airflow.client import (
     PandaError,
     Refused,
     ServerError,
-    connection,
-    network,
 )
-from panda_airflow.client import transport as transport_module
-from panda_airflow.client.looks import look_at_recovery
-from panda_airflow.devserver.certificates import Authority
+from panda_airflow.client.http import connection, network
+from panda_airflow.client.http import transport as transport_module
+from panda_airflow.devserver.auth.certificates import Authority
+from panda_airflow.waiting.poll_checks import look_at_recovery
 from tests.support.clients import SUBMITTED, TASK, Clients
 from tests.support.rude_server import BENEATH, CLOSE, HANG, OK, RESET, Rude, reply, serve, tls
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from panda_airflow.client import ClientConfig
-from panda_airflow.client.reaper import Target, send_reaper
+from panda_airflow.steps.kill.reaper import Target, send_reaper
 from tests.support.rude_server import CLOSE, HANG, Answer, reply, serve
 from tests.support.tokens import jwt
 
@@ -54,7 +54,7 @@ def test_modules_of_the_working_directory_do_not_run(folder: Path) -> None:
 
 
 def test_a_process_that_breaks_is_told_with_its_errors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("panda_airflow.client.reaper.__name__", "panda_airflow.no_such_module")
+    monkeypatch.setattr("panda_airflow.steps.kill.reaper.__name__", "panda_airflow.no_such_module")
     fate = send(KILLED, 60)
     found = re.fullmatch(r"PanDA task 7 may still be running: process \d+ broke, see (.*)\.", fate)
     assert found

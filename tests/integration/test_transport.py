@@ -27,7 +27,7 @@ from panda_airflow.client import (
     ServerError,
     UsageError,
 )
-from panda_airflow.devserver.certificates import Authority
+from panda_airflow.devserver.auth.certificates import Authority
 from tests.support.clients import SUBMITTED, TASK, Clients
 from tests.support.rude_server import CLOSE, CLOSED_PORT, HANG, OK, RESET, Rude, reply, serve, tls
 from tests.support.tokens import jwt
@@ -213,7 +213,7 @@ def test_a_server_that_recovers_is_asked_again(clients: Clients, caplog: pytest.
         assert client.task.get_status(1) == "done"
     assert 0.5 <= clients.slept[0] <= 1.1
     assert clients.slept[1] == 7
-    announced = [record.message for record in caplog.records if record.name.endswith("client.retry")]
+    announced = [record.message for record in caplog.records if record.name.endswith("client.http.retry")]
     assert [text[:25] for text in announced] == ["Attempt 1 failed, the nex", "Attempt 2 failed, the nex"]
     assert client.config.token not in caplog.text
 

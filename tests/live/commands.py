@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from panda_airflow.check.reading import NO_TASK
 from panda_airflow.check.scenario import Play, Scenario, Wait, ask, scenario_of
-from panda_airflow.client.looks import JOB_FINAL
 from panda_airflow.client.models import Json, Mark
+from panda_airflow.waiting.poll_checks import JOB_FINAL
 from tests.live.stage import Live
 from tests.live.submissions import FAILS, HANGS
 

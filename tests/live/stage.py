@@ -21,8 +21,8 @@ from panda_airflow.client.errors import ConfigError, NotFound, PandaError, Refus
 from panda_airflow.client.models import Json, TaskInfo
 from panda_airflow.client.session import PandaClient
 from panda_airflow.client.status import FINAL_STATUSES, classify
-from panda_airflow.client.submission import name_filter
 from panda_airflow.client.task_parameters import command_task
+from panda_airflow.steps.record import name_filter
 from tests.live.history import History
 
 SPLIT = ("nFiles", "nFilesPerJob", "nEvents", "nEventsPerJob")

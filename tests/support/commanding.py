@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from panda_airflow.devserver import registration
 from panda_airflow.devserver.handlers import task as handlers
+from panda_airflow.devserver.jedi import registration
 from tests.airflow.conftest import Panda, task, wait_until
 
 

@@ -15,24 +15,26 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from panda_airflow.client import errors, feed, feed_waiter
+from panda_airflow.client import errors
 from panda_airflow.client.api.creds import CredsApi
 from panda_airflow.client.api.system import SystemApi
 from panda_airflow.client.api.task import TaskApi
-from panda_airflow.client.driver import Plan, adrive
 from panda_airflow.client.endpoint import Arguments, Endpoint
-from panda_airflow.client.envelope import encode, open_reply
-from panda_airflow.client.many import ManyEvent, ManyPlan, read_many
+from panda_airflow.client.http.envelope import encode, open_reply
 from panda_airflow.client.models import Envelope, Mark
 from panda_airflow.client.session import PandaClient
 from panda_airflow.client.status import FINAL_STATUSES
-from panda_airflow.client.wait_event import WaitEvent
-from panda_airflow.client.waiting import WaitPlan
-from panda_airflow.devserver import tasks
 from panda_airflow.devserver.backend import Backend, Identity, Pace
 from panda_airflow.devserver.faults import Faults
 from panda_airflow.devserver.handlers import creds, system, task
-from panda_airflow.devserver.store import Store
+from panda_airflow.devserver.storage import tasks
+from panda_airflow.devserver.storage.store import Store
+from panda_airflow.waiting.driver import Plan, adrive
+from panda_airflow.waiting.event import WaitEvent
+from panda_airflow.waiting.feed import joining, poller
+from panda_airflow.waiting.feed.joining import join
+from panda_airflow.waiting.many import ManyEvent, ManyPlan, read_many
+from panda_airflow.waiting.task import WaitPlan
 
 BOB = Identity("Bob Tester/CN=nickname:bob", "Bob Tester")
 EPOCH = datetime(2026, 11, 22)  # noqa: DTZ001 - the server's times are naive UTC
@@ -249,7 +251,7 @@ class Site:
                 over.result()
 
     async def _wait(self, wait: Wait, plan: WaitPlan | ManyPlan, *, alone: bool) -> None:
-        async with feed.join("panda", lambda: cast("PandaClient", self.panda), plan, alone=alone) as waiter:
+        async with join("panda", lambda: cast("PandaClient", self.panda), plan, alone=alone) as waiter:
             steps = cast("Plan[WaitEvent | ManyEvent]", plan)
             event = await adrive(steps, waiter.perform, sleep=waiter.rest, clock=lambda: self.panda.now, log=wait)
         wait.events = read_many(event)["tasks"]
@@ -276,10 +278,10 @@ def simulated(root: Path) -> Iterator[Site]:
     failures: list[dict[str, Any]] = []
     site.loop.set_exception_handler(lambda _, context: failures.append(context))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feed, "Link", lambda *_: link)
-        patch.setattr(feed, "time", clocks)
-        patch.setattr(feed_waiter, "time", clocks)
-        patch.setattr(feed.log, "error", broken)
+        patch.setattr(poller, "Link", lambda *_: link)
+        patch.setattr(poller, "time", clocks)
+        patch.setattr(joining, "time", clocks)
+        patch.setattr(poller.log, "error", broken)
         try:
             yield site
         finally:

@@ -14,8 +14,8 @@ from panda_airflow.devserver.backend import Backend, Identity, Pace
 from panda_airflow.devserver.faults import Faults
 from panda_airflow.devserver.handlers import job as job_module
 from panda_airflow.devserver.handlers import task as task_module
-from panda_airflow.devserver.jedi import Jedi
-from panda_airflow.devserver.store import Store
+from panda_airflow.devserver.jedi.cycle import Jedi
+from panda_airflow.devserver.storage.store import Store
 
 BOB = Identity("Bob Tester/CN=nickname:bob", "Bob Tester")
 ALICE = Identity("Alice Tester/CN=nickname:alice", "Alice Tester")

@@ -10,7 +10,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 
 from panda_airflow.get_provider_info import get_provider_info
-from panda_airflow.hooks.step import PandaStep
+from panda_airflow.steps.base import PandaStep
 
 
 def steps() -> Iterator[type[BaseOperator]]:

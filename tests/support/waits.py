@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from panda_airflow.client import ClientConfig, PandaClient, feed
-from panda_airflow.client.driver import Plan, adrive
-from panda_airflow.client.many import ManyPlan
+from panda_airflow.client import ClientConfig, PandaClient
 from panda_airflow.client.task_parameters import command_task
-from panda_airflow.client.wait_event import WaitEvent
-from panda_airflow.client.waiting import WaitPlan
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.devserver.server import DevServer
+from panda_airflow.waiting.driver import Plan, adrive
+from panda_airflow.waiting.event import WaitEvent
+from panda_airflow.waiting.feed.joining import join
+from panda_airflow.waiting.many import ManyPlan
+from panda_airflow.waiting.task import WaitPlan
 
 PACE = Pace(registration=0.5, cycle=0.05, command=0.2, slots=4)
 
@@ -42,7 +43,7 @@ def plan(task_id: int, **more: Any) -> WaitPlan:
 
 async def wait(connect: Callable[[], PandaClient], what: WaitPlan | ManyPlan, *, alone: bool = False) -> Any:
     """Wait for a task, or for many, as a trigger does, or as a worker."""
-    async with feed.join("panda_default", connect, what, alone=alone) as waiter:
+    async with join("panda_default", connect, what, alone=alone) as waiter:
         return await adrive(cast("Plan[Any]", what), waiter.perform, sleep=waiter.rest, clock=time.time, log=log)
 
 

@@ -17,7 +17,7 @@ import stomp
 
 from panda_airflow.client import ClientConfig
 from panda_airflow.demo.services import Service, Services, own_environment
-from panda_airflow.devserver.certificates import Authority
+from panda_airflow.devserver.auth.certificates import Authority
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")

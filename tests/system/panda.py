@@ -17,11 +17,11 @@ import psutil
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from panda_airflow.client.ownership import stamp_of
 from panda_airflow.client.status import classify
 from panda_airflow.demo.services import free_port
 from panda_airflow.devserver.backend import Pace
 from panda_airflow.devserver.server import DevServer
+from panda_airflow.waiting.ownership import stamp_of
 from tests.system.airflow import Run
 
 PACE = Pace(registration=1.5, cycle=0.25, command=0.5, slots=4)

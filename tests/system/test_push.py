@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from panda_airflow.client import PandaClient, feed
-from panda_airflow.client.many import ManyPlan
-from panda_airflow.client.push import Listener
+from panda_airflow.client import PandaClient
 from panda_airflow.devserver.server import DevServer
+from panda_airflow.waiting.feed.joining import feeds
+from panda_airflow.waiting.feed.push import Listener
+from panda_airflow.waiting.many import ManyPlan
 from tests.support.waits import PACE, plan, submit, until, wait
 from tests.system.broker import PASSWORD, Broker, task_status
 
@@ -49,8 +50,8 @@ def status(server: DevServer, task_id: int) -> object:
 
 async def listening() -> Listener:
     """Wait until the only feed listens."""
-    await until(lambda: any(one.listener and one.listener.listening for one in feed.feeds()))
-    (listener,) = (one.listener for one in feed.feeds() if one.listener)
+    await until(lambda: any(one.listener and one.listener.listening for one in feeds()))
+    (listener,) = (one.listener for one in feeds() if one.listener)
     return listener
 
 
@@ -98,7 +99,7 @@ def test_false_stale_foreign_and_malformed_messages_end_no_wait(broker: Broker, 
         waits = asyncio.create_task(wait(connector(server, broker), plan(task_id, **SLOW)))
         listener = await listening()
         await until(lambda: status(server, task_id) == "running")
-        (joined,) = feed.feeds()
+        (joined,) = feeds()
         looks = joined.looks
         job = {"msg_type": "job_status", "jobid": 1, "taskid": task_id, "status": "finished", "timestamp": 1}
         broker.publish(*malformed, json.dumps(job), task_status(task_id + 1, "done"), task_status(task_id, "failed"))

@@ -22,13 +22,11 @@ from panda_airflow.client import (
     CredentialRefused,
     NotDelivered,
     ServerError,
-    reread,
-    tokens,
-    trust,
 )
-from panda_airflow.client.auth import X509Proxy, credential_of
-from panda_airflow.client.tokens import TokenDirectory, TokenFile, expiry
-from panda_airflow.devserver.certificates import Authority
+from panda_airflow.client.auth import reread, tokens, trust
+from panda_airflow.client.auth.credentials import X509Proxy, credential_of
+from panda_airflow.client.auth.tokens import TokenDirectory, TokenFile, expiry
+from panda_airflow.devserver.auth.certificates import Authority
 from tests.support.rude_server import CLOSE, Rude, reply, serve
 from tests.support.tokens import jwt
 

@@ -177,9 +177,10 @@ class Sealed(dict):
 
 os.environ = Sealed()
 socket.socket = socket.getaddrinfo = socket.getfqdn = refuse
-import panda_airflow.client
-for module in pkgutil.walk_packages(panda_airflow.client.__path__, "panda_airflow.client."):
-    importlib.import_module(module.name)
+import panda_airflow.client, panda_airflow.waiting
+for room in (panda_airflow.client, panda_airflow.waiting):
+    for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
+        importlib.import_module(module.name)
 print(*sorted(panda_airflow.client.__all__))
 """
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panda_airflow.client.decision import Action, Decision, Situation, decide
 from panda_airflow.client.models import Mark, TaskInfo
 from panda_airflow.client.status import ABOUT_TO_ABORT, ACTIVE_STATUSES, FINAL_STATUSES, RETRYABLE_STATUSES, classify
-from panda_airflow.client.submission import SubmissionRecord
+from panda_airflow.steps.decision import Action, Decision, Situation, decide
+from panda_airflow.steps.record import SubmissionRecord
 
 CHANGED = datetime(2026, 1, 1)  # noqa: DTZ001 - naive UTC, as the server has it
 KNOWN = SubmissionRecord("name", task_id=42, key="a key")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES, RETRYABLE_STATUSES
-from panda_airflow.devserver.commands import COMMANDS, refusal
+from panda_airflow.devserver.jedi.commands import COMMANDS, refusal
 
 STATUSES = sorted(ACTIVE_STATUSES | FINAL_STATUSES)
 

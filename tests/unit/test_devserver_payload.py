@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panda_airflow.devserver.generator import Filling, fill_in, output_names
-from panda_airflow.devserver.payload import BadParameters, read_payload
-from panda_airflow.devserver.refiner import execution_parameters
+from panda_airflow.devserver.jedi.generator import Filling, fill_in, output_names
+from panda_airflow.devserver.jedi.refiner import execution_parameters
+from panda_airflow.devserver.pilot.payload import BadParameters, read_payload
 
 TEMPLATE = "user.bob.$JEDITASKID._${SN/P}.out.txt"
 

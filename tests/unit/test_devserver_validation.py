@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from panda_airflow.client.endpoint import Endpoint
 from panda_airflow.devserver.backend import Identity
-from panda_airflow.devserver.validation import Invalid, validate
+from panda_airflow.devserver.http.validation import Invalid, validate
 
 BOB = Identity("Bob Tester/CN=nickname:bob", "Bob Tester")
 ALICE = Identity("Alice Tester/CN=nickname:alice", "Alice Tester", production=True)

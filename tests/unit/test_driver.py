@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from panda_airflow.client.driver import run_apart
+from panda_airflow.waiting.driver import run_apart
 
 
 class OutOfTime(BaseException):

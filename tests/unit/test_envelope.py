@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from panda_airflow import client
 from panda_airflow.client import ConfigError, DuplicateTask, PandaError, Refused, ServerError
 from panda_airflow.client.endpoint import REGISTRY
-from panda_airflow.client.envelope import DATETIME_MARKER, decode, encode, fit, open_reply, plain_text
+from panda_airflow.client.http.envelope import DATETIME_MARKER, decode, encode, fit, open_reply, plain_text
 from panda_airflow.client.models import Envelope
 
 GET_STATUS, SUBMIT = REGISTRY["task/get_status"], REGISTRY["task/submit"]

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from panda_airflow.client import errors
-from panda_airflow.client.feed_ledger import AUDIT, LONGEST_BACKOFF, Ledger, Question, Waiting
-from panda_airflow.client.feed_trouble import LONGEST_TROUBLE, Trouble
 from panda_airflow.client.models import Mark, TaskInfo, TaskRow
 from panda_airflow.client.session import PandaClient
 from panda_airflow.client.status import FINAL_STATUSES, classify
-from panda_airflow.client.task_looks import AT_A_TIME, look_at_many
-from panda_airflow.client.task_retry import TaskRetryPolicy
+from panda_airflow.waiting.feed.backoff import LONGEST_TROUBLE, Trouble
+from panda_airflow.waiting.feed.planner import AUDIT, LONGEST_BACKOFF, Ledger, Question, Waiting
+from panda_airflow.waiting.task_polls import AT_A_TIME, look_at_many
+from panda_airflow.waiting.task_retry import TaskRetryPolicy
 from tests.support.simulated import BOB, EPOCH, INTERVAL, Site, Wait, simulated
 
 QUESTION, LOOK = "get_tasks_modified_since", "get_detailed_info"

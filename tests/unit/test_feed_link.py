@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from panda_airflow.client import ClientConfig, CredentialRefused, NotDelivered, NotOurs, PandaClient
-from panda_airflow.client.feed_link import Link
-from panda_airflow.client.push import Listener
 from panda_airflow.client.stored import Account
+from panda_airflow.waiting.feed.push import Listener
+from panda_airflow.waiting.feed.threads import Link
 
 BOB = Account("http://panda:25080", "Bob Tester")
 

@@ -6,7 +6,7 @@ import pytest
 
 from panda_airflow.client import InvalidArgument, PandaClient, UsageError
 from panda_airflow.client.config import ClientConfig
-from panda_airflow.client.submission import name_filter
+from panda_airflow.steps.record import name_filter
 from tests.support.recorder import Recorder
 
 

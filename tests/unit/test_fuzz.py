@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 
 from panda_airflow.client import ClientConfig, PandaClient, PandaError
 from panda_airflow.client.endpoint import REGISTRY, Endpoint
-from panda_airflow.client.envelope import open_reply
+from panda_airflow.client.http.envelope import open_reply
 from panda_airflow.client.idds import EXECUTE, RELAY, open_result
 from panda_airflow.client.models import Envelope
-from panda_airflow.client.push import read
-from panda_airflow.hooks.definition import read_parameters
 from panda_airflow.hooks.panda import config_from_connection
 from panda_airflow.pandaclient import Client
 from panda_airflow.pandaclient.calls import TABLE, Row
+from panda_airflow.steps.definition import read_parameters
+from panda_airflow.waiting.feed.push import read
 
 MANY = settings(
     max_examples=int(os.environ.get("FUZZ", "150")),

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from panda_airflow.client import errors
-from panda_airflow.client.driver import Step, adrive, drive
-from panda_airflow.client.many import DETAILED, ManyEvent, ManyPlan, ManyWatch, read_many
 from panda_airflow.client.models import TaskInfo
-from panda_airflow.client.wait_event import WaitEvent
-from panda_airflow.client.waiting import WaitPlan, Watch
+from panda_airflow.waiting.driver import Step, adrive, drive
+from panda_airflow.waiting.event import WaitEvent
+from panda_airflow.waiting.many import DETAILED, ManyEvent, ManyPlan, ManyWatch, read_many
+from panda_airflow.waiting.task import WaitPlan, Watch
 
 SINCE = 1_000_000.0
 IDS = (7, 3, 5)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panda_airflow.client.envelope import decode, encode
 from panda_airflow.client.errors import ServerError
+from panda_airflow.client.http.envelope import decode, encode
 from panda_airflow.client.models import (
     CacheFile,
     DatasetFiles,

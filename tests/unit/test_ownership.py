@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panda_airflow.client import ClientConfig, NotFound, NotOurs, PandaClient, ServerError, last_words
-from panda_airflow.client.auth import account_of
+from panda_airflow.client import ClientConfig, NotFound, NotOurs, PandaClient, ServerError
+from panda_airflow.client.auth.credentials import account_of
 from panda_airflow.client.models import Mark, TaskInfo
-from panda_airflow.client.ownership import new_key, origin, require, stamp_of, stamped
 from panda_airflow.client.stored import Account
-from panda_airflow.client.submission import STAMP, differences, fingerprint
+from panda_airflow.client.task_parameters import STAMP, fingerprint
 from panda_airflow.devserver.server import DevServer
+from panda_airflow.steps.kill import last_words
+from panda_airflow.steps.record import differences
+from panda_airflow.waiting.ownership import new_key, origin, require, stamp_of, stamped
 
 
 def server_with(parameters: Any) -> PandaClient:

@@ -202,7 +202,7 @@ class TestFailures:
 
     def test_no_server(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
         monkeypatch.setenv("PANDA_URL_SSL", "http://127.0.0.1:1")
-        monkeypatch.setattr("panda_airflow.client.retry.LONGEST_WAIT", 0.0)
+        monkeypatch.setattr("panda_airflow.client.http.retry.LONGEST_WAIT", 0.0)
         assert Client.killTask(1) == (255, None)
         assert "task/kill: 127.0.0.1:1 does not accept connections. Check the server URL" in caplog.text
         status, message = Client.getTaskStatus(1)

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panda_airflow.client import errors
-from panda_airflow.client.driver import Step, adrive, drive
-from panda_airflow.client.looks import LOOKS, judge_recovery, panda_ids
-from panda_airflow.client.polling import FOREVER, Finding, Kind, Poll, PollEvent, PollPlan, conclude
 from panda_airflow.client.stored import Account
+from panda_airflow.waiting.driver import Step, adrive, drive
+from panda_airflow.waiting.poll_checks import LOOKS, judge_recovery, panda_ids
+from panda_airflow.waiting.polling import FOREVER, Finding, Kind, Poll, PollEvent, PollPlan, conclude
 
 LOG = logging.getLogger(__name__)
 SINCE = 1_000_000.0

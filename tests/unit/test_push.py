@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panda_airflow.client import ClientConfig, ConfigError, push
+from panda_airflow.client import ClientConfig, ConfigError
+from panda_airflow.waiting.feed import push
 
 VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=5)
 BROKER = {"url": "http://panda:25080", "auth": "oidc", "vo": "wlcg"}

@@ -27,10 +27,10 @@ from panda_airflow.client.endpoint import REGISTRY
 from panda_airflow.devserver.faults import Kind
 from panda_airflow.devserver.server import DevServer
 from panda_airflow.hooks.panda import PandaHook
-from panda_airflow.hooks.step import PandaStep
 from panda_airflow.operators.base import PandaTaskOperator
 from panda_airflow.pandaclient import Client, obsolete
 from panda_airflow.pandaclient.calls import TABLE
+from panda_airflow.steps.base import PandaStep
 from tests.contract.test_wire import DIFFERENCES
 from tests.support.tokens import jwt
 

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panda_airflow.client.decision import Action, Situation, decide
 from panda_airflow.client.models import JobInfo, TaskDigest, TaskInfo
-from panda_airflow.client.report import (
+from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES
+from panda_airflow.steps.decision import Action, Situation, decide, submission_retry
+from panda_airflow.steps.record import SubmissionRecord
+from panda_airflow.waiting.report import (
     LONGEST_DIALOG,
     WORST,
     another_split,
@@ -17,10 +19,7 @@ from panda_airflow.client.report import (
     input_counts,
     job_counts,
     job_errors,
-    submission_retry,
 )
-from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES
-from panda_airflow.client.submission import SubmissionRecord
 
 LOG = "https://monitor/log/{}".format
 

@@ -12,8 +12,9 @@ from airflow.sdk import RetryAction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panda_airflow.client import errors, polling, waiting
+from panda_airflow.client import errors
 from panda_airflow.policies.retry import PandaRetryPolicy
+from panda_airflow.waiting import polling, task
 
 POLICY = PandaRetryPolicy()
 
@@ -60,7 +61,7 @@ def test_an_outage_is_waited_for(error: errors.PandaError) -> None:
 def test_only_an_outage_that_ended_a_wait_is_waited_for_after_it(kind: str) -> None:
     wanted = RetryAction.RETRY if kind == "outage" else RetryAction.DEFAULT
     with pytest.raises(errors.WaitTimeout) as of_task:
-        waiting.conclude({"kind": kind, "task_id": 42, "status": "running"})
+        task.conclude({"kind": kind, "task_id": 42, "status": "running"})
     with pytest.raises(errors.WaitTimeout) as of_other:
         polling.conclude({"kind": kind, "what": "PanDA job 1", "value": None})
     assert [POLICY.evaluate(caught.value, 1, 3).action for caught in (of_task, of_other)] == [wanted, wanted]

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from panda_airflow.client import UsageError
-from panda_airflow.client.looks import jobs_plan, request_plan
 from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES, STATUSES, check_statuses
-from panda_airflow.client.stream import TaskFilter
-from panda_airflow.client.task_retry import TaskRetryPolicy
-from panda_airflow.client.waiting import WaitPlan
+from panda_airflow.waiting.end_watcher import TaskFilter
+from panda_airflow.waiting.poll_checks import jobs_plan, request_plan
+from panda_airflow.waiting.task import WaitPlan
+from panda_airflow.waiting.task_retry import TaskRetryPolicy
 
 
 @pytest.mark.parametrize("kind", STATUSES)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from panda_airflow.client.errors import NotDelivered, ServerError, UsageError
 from panda_airflow.client.models import TaskInfo
-from panda_airflow.client.stream import (
+from panda_airflow.waiting.end_watcher import (
     LONGEST_BACKOFF,
     LONGEST_MEMORY,
     OVERLAP,

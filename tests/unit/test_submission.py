@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from panda_airflow.client.errors import UsageError
 from panda_airflow.client.models import Mark
 from panda_airflow.client.stored import Account
-from panda_airflow.client.submission import (
+from panda_airflow.client.task_parameters import (
     REQUIRED_TO_REFINE,
     REQUIRED_TO_REGISTER,
     TASK_NAME_LIMIT,
-    SubmissionRecord,
     check_submission,
+)
+from panda_airflow.steps.record import (
+    SubmissionRecord,
     generation_of,
     name_filter,
     refuse_leftovers,

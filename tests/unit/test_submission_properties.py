@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from panda_airflow.client.decision import Action, Situation, decide
 from panda_airflow.client.models import TaskInfo
 from panda_airflow.client.status import classify
-from panda_airflow.client.submission import REWRITTEN, SubmissionRecord, differences, fingerprint
+from panda_airflow.client.task_parameters import fingerprint
+from panda_airflow.steps.decision import Action, Situation, decide
+from panda_airflow.steps.record import REWRITTEN, SubmissionRecord, differences
 
 TIMES = [datetime(2026, 1, 1) + timedelta(days=day) for day in range(2)]  # noqa: DTZ001 - naive UTC, as the server's
 

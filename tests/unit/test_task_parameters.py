@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panda_airflow.client.errors import UsageError
-from panda_airflow.client.submission import check_submission
-from panda_airflow.client.task_parameters import command_task
-from panda_airflow.devserver.payload import Payload, read_payload
+from panda_airflow.client.task_parameters import check_submission, command_task
+from panda_airflow.devserver.pilot.payload import Payload, read_payload
 
 
 def command_line(parameters: dict[str, Any], number: int) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from panda_airflow.client.errors import UsageError
 from panda_airflow.client.models import TaskInfo
-from panda_airflow.client.task_retry import RetryHistory, TaskRetryPolicy
+from panda_airflow.waiting.task_retry import RetryHistory, TaskRetryPolicy
 
 numbers = st.floats(0, 1e9)
 policies = st.builds(

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from panda_airflow.client import errors
-from panda_airflow.client.driver import Step, adrive, drive
 from panda_airflow.client.models import Mark, TaskInfo
 from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES, RETRYABLE_STATUSES
 from panda_airflow.client.stored import Account
-from panda_airflow.client.task_retry import TaskRetryPolicy
-from panda_airflow.client.wait_event import WaitEvent
-from panda_airflow.client.waiting import SETTLED, WaitPlan, Watch, conclude
+from panda_airflow.waiting.driver import Step, adrive, drive
+from panda_airflow.waiting.event import WaitEvent
+from panda_airflow.waiting.task import SETTLED, WaitPlan, Watch, conclude
+from panda_airflow.waiting.task_retry import TaskRetryPolicy
 
 TASK_ID = 42
 SINCE = 1_000_000

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from panda_airflow.client import UsageError
 from panda_airflow.client.endpoint import REGISTRY
-from panda_airflow.client.envelope import encode
-from panda_airflow.client.wire import Multipart, parts_of, unencodable
+from panda_airflow.client.http.encoding import Multipart, parts_of, unencodable
+from panda_airflow.client.http.envelope import encode
 
 NAMES = st.text("abc", min_size=1)
 GOOD = st.recursive(

@@ -15,7 +15,7 @@ from panda_airflow.client.models import (
     TaskInfo,
     TaskRow,
 )
-from panda_airflow.client.submission import check_submission
+from panda_airflow.client.task_parameters import check_submission
 
 
 def retry_registered(envelope: Envelope) -> bool:
@@ -41,7 +41,7 @@ class TaskApi(ApiModule):
         ``uniqueTaskName: true`` and ``taskType`` is ``anal``.
 
         :param task_parameters: JEDI's task parameters; needs ``taskName``, ``vo``, ``prodSourceLabel`` and what
-            :func:`~panda_airflow.client.submission.check_submission` lists.
+            :func:`~panda_airflow.client.task_parameters.check_submission` lists.
         :param parent_tid: JediTaskID of the parent task.
         :raises UsageError: a parameter is missing, too long or has no JSON form; nothing was sent.
         :raises DuplicateTask: the unique name belongs to a queued or active task, named in ``task_id``.

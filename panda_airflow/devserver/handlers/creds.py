@@ -6,7 +6,7 @@ import json
 
 from panda_airflow.client.models import Envelope
 from panda_airflow.devserver.backend import Backend, Identity
-from panda_airflow.devserver.store import DatabaseDown
+from panda_airflow.devserver.storage.store import DatabaseDown
 
 _DATABASE_DOWN = "database error"
 _REGISTERED = "in DOMA_PANDAMETA.USERS.GRIDPREF"

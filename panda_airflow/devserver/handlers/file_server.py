@@ -14,9 +14,8 @@ from typing import Any, BinaryIO
 from uuid import uuid4
 
 from panda_airflow.client.models import Envelope
-from panda_airflow.devserver.backend import Backend, Identity
-from panda_airflow.devserver.store import DatabaseDown, Row
-from panda_airflow.devserver.validation import FileStorage
+from panda_airflow.devserver.backend import Backend, FileStorage, Identity
+from panda_airflow.devserver.storage.store import DatabaseDown, Row
 
 MB = 1024 * 1024
 SANDBOX_LIMIT = 768 * MB

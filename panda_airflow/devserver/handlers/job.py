@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 from panda_airflow.client.models import Envelope, Json
-from panda_airflow.devserver import jobs, views
 from panda_airflow.devserver.backend import Backend, Identity
-from panda_airflow.devserver.store import DatabaseDown, Row
+from panda_airflow.devserver.handlers import views
+from panda_airflow.devserver.storage import jobs
+from panda_airflow.devserver.storage.store import DatabaseDown, Row
 
 _SCRIPT = """#!/bin/bash
 

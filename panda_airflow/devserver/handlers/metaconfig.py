@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from panda_airflow.client.models import Envelope
 from panda_airflow.devserver.backend import Backend, Identity
-from panda_airflow.devserver.refiner import DEFAULT_SITE
+from panda_airflow.devserver.jedi.refiner import DEFAULT_SITE
 
 _SITES = {DEFAULT_SITE: {"sitename": DEFAULT_SITE, "type": "unified", "cloud": "LOCAL", "status": "online"}}
 _RESOURCE_TYPES = [

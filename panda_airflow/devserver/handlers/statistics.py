@@ -7,8 +7,8 @@ from typing import Any
 
 from panda_airflow.client.models import Envelope
 from panda_airflow.devserver.backend import Backend, Identity
-from panda_airflow.devserver.jobs import ENDED
-from panda_airflow.devserver.store import DatabaseDown
+from panda_airflow.devserver.storage.jobs import ENDED
+from panda_airflow.devserver.storage.store import DatabaseDown
 
 _CLOUD = "COALESCE(cloud, 'LOCAL')"
 _ACTIVE = ("assigned", "activated", "running")

@@ -7,20 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from panda_airflow.client.models import Envelope, Json
-from panda_airflow.devserver import jobs, tasks
 from panda_airflow.devserver.backend import Backend, Identity
-from panda_airflow.devserver.commands import (
-    NOT_FOUND,
-    REACTIVATION,
-    REFUSED,
-    REGISTERED,
-    RETRIES_JOBS,
-    SERVER_ERROR,
-    acceptance,
-    comment,
-    refusal,
-)
-from panda_airflow.devserver.generation import begin
 from panda_airflow.devserver.handlers.task_queries import (
     get_datasets_and_files,
     get_detailed_info,
@@ -34,7 +21,19 @@ from panda_airflow.devserver.handlers.task_queries import (
     get_tasks_detailed_info_since,
     get_tasks_modified_since,
 )
-from panda_airflow.devserver.registration import (
+from panda_airflow.devserver.jedi.commands import (
+    NOT_FOUND,
+    REACTIVATION,
+    REFUSED,
+    REGISTERED,
+    RETRIES_JOBS,
+    SERVER_ERROR,
+    acceptance,
+    comment,
+    refusal,
+)
+from panda_airflow.devserver.jedi.generation import begin
+from panda_airflow.devserver.jedi.registration import (
     FAILED,
     NEW_TASK,
     RETRIED_JOBS,
@@ -42,7 +41,8 @@ from panda_airflow.devserver.registration import (
     register,
     submitted_parameters,
 )
-from panda_airflow.devserver.store import DatabaseDown
+from panda_airflow.devserver.storage import jobs, tasks
+from panda_airflow.devserver.storage.store import DatabaseDown
 
 __all__ = [
     "avalanche",

@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from panda_airflow.client.models import Envelope, Json
-from panda_airflow.devserver import tasks, views
 from panda_airflow.devserver.backend import Backend, Identity
-from panda_airflow.devserver.refiner import scope
-from panda_airflow.devserver.registration import parameters_of, submitted_parameters
-from panda_airflow.devserver.store import DatabaseDown, Row
+from panda_airflow.devserver.handlers import views
+from panda_airflow.devserver.jedi.refiner import scope
+from panda_airflow.devserver.jedi.registration import parameters_of, submitted_parameters
+from panda_airflow.devserver.storage import tasks
+from panda_airflow.devserver.storage.store import DatabaseDown, Row
 
 _NO_TASK = Envelope(False, "Task not found")
 _NO_INFO = Envelope(False, "Task not found or error retrieving task info")

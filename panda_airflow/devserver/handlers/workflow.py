@@ -6,7 +6,7 @@ import json
 
 from panda_airflow.client.models import Envelope, Json
 from panda_airflow.devserver.backend import Backend, Identity
-from panda_airflow.devserver.store import DatabaseDown
+from panda_airflow.devserver.storage.store import DatabaseDown
 
 
 def submit_workflow_raw_request(backend: Backend, caller: Identity | None, params: dict[str, Json] | str) -> Envelope:

@@ -8,9 +8,9 @@ from typing import Any
 
 from airflow.sdk import DAG
 
-from panda_airflow.client.many import ManyPlan
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
+from panda_airflow.waiting.many import ManyPlan
 
 WAITS, SUBMISSIONS = 180, 20
 

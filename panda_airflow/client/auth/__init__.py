@@ -1,0 +1,3 @@
+"""Who is calling: credentials, and where tokens come from."""
+
+from __future__ import annotations

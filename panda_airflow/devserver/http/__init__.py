@@ -1,0 +1,3 @@
+"""The HTTP face of the embedded server."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""JEDI: what becomes of tasks, from registration to the last status."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""What operators and sensors share."""
+
+from __future__ import annotations

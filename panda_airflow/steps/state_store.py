@@ -1,0 +1,89 @@
+"""What a step remembers across its tries, and how it tells a clear by a person from a retry by Airflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from airflow.sdk import BaseOperator, RetryAction
+from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
+from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
+from panda_airflow.client import UsageError
+from panda_airflow.policies.retry import PandaRetryPolicy
+from panda_airflow.steps.base import Context
+
+
+class Memory:
+    """What a step remembers across its tries, in Airflow's task state store.
+
+    :param context: Airflow's context of the running try.
+    :param key: what is remembered.
+    """
+
+    def __init__(self, context: Context, key: str) -> None:
+        self._store = context["task_state_store"]
+        self._key = key
+
+    def recall(self) -> dict[str, Any] | None:
+        """Return what was remembered last, or None."""
+        value: dict[str, Any] | None = self._store.get(self._key)
+        return value
+
+    def remember(self, value: dict[str, Any]) -> None:
+        """Remember a JSON object for as long as the DAG run exists."""
+        self._store.set(self._key, value, retention=NEVER_EXPIRE)
+
+
+def clears(context: Context, retries: int | None) -> int:
+    """Count how often a person has cleared the step, in a unit that only grows; a retry by Airflow leaves it alone.
+
+    A clear sets ``max_tries`` to the number of the last try plus the step's retries. That moves it, unless the
+    retries were lowered meanwhile: hence the step remembers its end and its retries. The end alone would not do: a
+    worker may die just after that, and the retry which follows is no clear.
+
+    :param retries: the step's own, as its DAG says now.
+    """
+    memory, max_tries, now = Memory(context, "panda_clears"), context["ti"].max_tries, retries or 0
+    before = memory.recall()
+    if before is None:
+        return int(max_tries)
+    lowered = now < before["retries"] and max_tries == before["ended"] + now
+    if before["max_tries"] == max_tries and not lowered:
+        return int(before["clears"])
+    number = max(before["clears"] + 1, max_tries)
+    memory.remember({**before, "clears": number, "max_tries": max_tries, "retries": now})
+    return int(number)
+
+
+def note_end(context: Context, retries: int | None) -> None:
+    """Remember that the step ended, as a success or for good: only a clear makes it run again.
+
+    :param retries: the step's own.
+    """
+    memory, ti = Memory(context, "panda_clears"), context["ti"]
+    before = memory.recall() or {"clears": ti.max_tries, "max_tries": ti.max_tries}
+    memory.remember({**before, "ended": ti.try_number, "retries": retries or 0})
+
+
+@contextmanager
+def end_noted(step: BaseOperator, context: Context) -> Iterator[None]:
+    """Note the end of a step where the block ends it; a deferral and a failure that is tried again do not."""
+    try:
+        yield
+    except (Exception, AirflowTaskTimeout) as error:
+        if gives_up(step, context, error) and not isinstance(error, UsageError):  # nothing was sent
+            note_end(context, step.retries)
+        raise
+    note_end(context, step.retries)
+
+
+def gives_up(step: BaseOperator, context: Context, error: BaseException) -> bool:
+    """Whether Airflow will not try again after this error."""
+    ti, policy = context["ti"], step.retry_policy or PandaRetryPolicy()
+    if ti.try_number > ti.max_tries or isinstance(error, AirflowFailException):
+        return True
+    with suppress(Exception):  # Airflow, too, goes on without a policy that fails
+        return policy.evaluate(error, ti.try_number, ti.max_tries, context).action is RetryAction.FAIL
+    return False
