@@ -136,7 +136,7 @@ def check_submission(arguments: Mapping[str, Any]) -> None:
         )
 
 
-def fingerprint(parameters: Mapping[str, Any]) -> str:
+def definition_digest(parameters: Mapping[str, Any]) -> str:
     """Tell one task definition from another, whatever the order of its parameters.
 
     :param parameters: JEDI's task parameters, in JSON primitives.

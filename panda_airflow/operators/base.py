@@ -179,7 +179,7 @@ class PandaTaskOperator(RetriesInPlace):
 
     async def _wait(self, plan: WaitPlan) -> WaitEvent:
         """Wait with a feed of this process, which looks as often as the plan says and heeds pushed changes."""
-        async with join(self.panda_conn_id, self._connect, plan, alone=True) as waiter:
+        async with join(self.panda_conn_id, self._connect, plan, own_pace=True) as waiter:
             return await adrive(plan, waiter.perform, sleep=waiter.rest, clock=time.time, log=self.log)
 
     def _connect(self) -> PandaClient:

@@ -15,9 +15,9 @@ from panda_airflow.steps.base import Context, PandaStep
 from panda_airflow.steps.state_store import end_noted
 from panda_airflow.triggers.base import backstop
 from panda_airflow.triggers.polling import PandaPollTrigger
-from panda_airflow.waiting.driver import Step, check_interval, drive, first_look
-from panda_airflow.waiting.poll_checks import LOOKS
-from panda_airflow.waiting.polling import Finding, PollPlan, conclude
+from panda_airflow.waiting.driver import Request, check_interval, drive, first_look
+from panda_airflow.waiting.poll_checks import POLL_CHECKS
+from panda_airflow.waiting.polling import Finding, PollPlan, poll_result
 
 
 class PandaPollOperator(PandaStep):
@@ -72,8 +72,8 @@ class PandaPollOperator(PandaStep):
         deadline = self._deadline(context, plan.since)
         plan = replace(plan, deadline=deadline, outage=self.outage, account=self.account)
 
-        def look(_: Step) -> Finding:
-            return LOOKS[plan.look](self.client, **plan.arguments)
+        def look(_: Request) -> Finding:
+            return POLL_CHECKS[plan.look](self.client, **plan.arguments)
 
         event = first_look(plan, look, self.log) if self.deferrable else None
         if self.deferrable and event is None:
@@ -88,7 +88,7 @@ class PandaPollOperator(PandaStep):
     def execute_complete(self, context: Context, event: object) -> Json:  # noqa: ARG002
         """Turn the event of a wait into the step's result, or raise why there is none."""
         self.same_as_waited_for(event)
-        return conclude(event)
+        return poll_result(event)
 
     def _deadline(self, context: Context, since: float) -> float | None:
         """Take the earlier of this step's timeout and, where it is deferred and so not enforced, Airflow's own."""

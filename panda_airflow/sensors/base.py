@@ -16,8 +16,8 @@ from panda_airflow.steps.base import Context, PandaStep
 from panda_airflow.triggers.base import backstop
 from panda_airflow.triggers.polling import PandaPollTrigger
 from panda_airflow.waiting.driver import first_look
-from panda_airflow.waiting.poll_checks import LOOKS
-from panda_airflow.waiting.polling import Poll, PollPlan, conclude
+from panda_airflow.waiting.poll_checks import POLL_CHECKS
+from panda_airflow.waiting.polling import Poll, PollPlan, poll_result
 
 
 class DeferredSensor(BaseSensorOperator):
@@ -82,7 +82,7 @@ class PandaPollSensor(PandaStep, DeferredSensor):
         """Wait in the triggerer, or by poking as any sensor does."""
         if self.deferrable:
             plan = replace(self._own_plan(context, time.time()), deadline=self.deadline(context))
-            ended = first_look(plan, lambda _: LOOKS[plan.look](self.client, **plan.arguments), self.log)
+            ended = first_look(plan, lambda _: POLL_CHECKS[plan.look](self.client, **plan.arguments), self.log)
             if ended:
                 return self.resume_execution("execute_complete", {"event": ended}, context)
             self.defer(
@@ -96,7 +96,7 @@ class PandaPollSensor(PandaStep, DeferredSensor):
         """Turn the event of the wait into the sensor's result, or raise why there is none."""
         self.same_as_waited_for(event)
         try:
-            return conclude(event)
+            return poll_result(event)
         except WaitTimeout as timeout:
             if event["kind"] != "timeout":
                 raise
@@ -111,7 +111,7 @@ class PandaPollSensor(PandaStep, DeferredSensor):
         poll = Poll(self._own_plan(context, before["since"]), **before["seen"])
         event = poll.judge(self._look(poll.plan), time.time())
         if event:
-            return PokeReturnValue(is_done=True, xcom_value=conclude(event))
+            return PokeReturnValue(is_done=True, xcom_value=poll_result(event))
         (self.log.warning if poll.warn else self.log.info)("%s", poll.note)
         store.set("panda_poll", before | {"seen": poll.memory()})
         return PokeReturnValue(is_done=False)
@@ -126,6 +126,6 @@ class PandaPollSensor(PandaStep, DeferredSensor):
 
     def _look(self, plan: PollPlan) -> object:
         try:
-            return LOOKS[plan.look](self.client, **plan.arguments)
+            return POLL_CHECKS[plan.look](self.client, **plan.arguments)
         except PandaError as error:
             return error

@@ -25,7 +25,7 @@ from panda_airflow.steps.many import settle_many
 from panda_airflow.steps.result import TaskResult
 from panda_airflow.triggers.base import backstop
 from panda_airflow.triggers.many import PandaManyTasksTrigger
-from panda_airflow.waiting.driver import Failures, Step, first_look
+from panda_airflow.waiting.driver import Failures, Request, first_look
 from panda_airflow.waiting.many import ManyEvent, ManyPlan, ManyWatch, read_many
 from panda_airflow.waiting.task import JEDI_PATIENCE, WaitPlan
 from panda_airflow.waiting.task_polls import look_at_list, perform_many
@@ -159,7 +159,7 @@ class PandaWaitTaskStatusSensor(PandaStep, DeferredSensor):
         if not plan.tells_details:
             return None
 
-        def perform(step: Step) -> object:
+        def perform(step: Request) -> object:
             is_look = step.act == "look"
             return look_at_list(self.client, step.task_ids, plan.each) if is_look else perform_many(self.client, step)
 

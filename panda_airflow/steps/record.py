@@ -48,7 +48,7 @@ class SubmissionRecord:
     :param task_id: JediTaskID, or None while only the intent is recorded.
     :param sent: whether a request may have reached the server under this name.
     :param attempt: number of the try that submitted it.
-    :param definition: :func:`~panda_airflow.client.task_parameters.fingerprint` of what was submitted.
+    :param definition: :func:`~panda_airflow.client.task_parameters.definition_digest` of what was submitted.
     :param owned: whether this step submitted it; otherwise it is that of another step, which held the name, or may be
         so: nothing tells which step had a task run again.
     :param key: what proves that a task is the one, see :mod:`panda_airflow.waiting.ownership`; empty if it has none.

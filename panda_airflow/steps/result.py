@@ -12,7 +12,7 @@ from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.waiting.event import WaitEvent, with_details
 from panda_airflow.waiting.ownership import RESTORE, elsewhere
 from panda_airflow.waiting.report import input_counts, job_counts, job_errors
-from panda_airflow.waiting.task import conclude, read_event
+from panda_airflow.waiting.task import read_event, wait_result
 
 MOST_JOBS = 100
 """Jobs of a task that are all read to explain its failure; of larger tasks only the unsuccessful ones."""
@@ -55,7 +55,7 @@ def settle(hook: PandaHook, event: object, retry_note: str = "", *, datasets: bo
     known = _completed(hook, told, datasets)
     task_id = known["task_id"]
     page = hook.config.task_page(task_id)
-    conclude(known, () if known["kind"] == "ended" else [*_explanation(hook, known), page, retry_note])
+    wait_result(known, () if known["kind"] == "ended" else [*_explanation(hook, known), page, retry_note])
     return {
         "task_id": task_id,
         "server": server_of(hook.config),

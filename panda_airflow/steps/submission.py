@@ -21,7 +21,7 @@ from panda_airflow.client import (
 from panda_airflow.client.errors import NOTHING_DONE
 from panda_airflow.client.models import Json, Mark, TaskInfo
 from panda_airflow.client.status import RERUN_STATUSES, classify
-from panda_airflow.client.task_parameters import check_submission, fingerprint
+from panda_airflow.client.task_parameters import check_submission, definition_digest
 from panda_airflow.steps import lookup
 from panda_airflow.steps.base import Context
 from panda_airflow.steps.definition import TaskDefinition
@@ -209,7 +209,7 @@ class Submission(TaskDefinition):
 
     def _definition(self) -> str:
         self._check_given()
-        return fingerprint({**self.task_parameters, **self._parent()})
+        return definition_digest({**self.task_parameters, **self._parent()})
 
     def _parameters(self, context: Context, record: SubmissionRecord) -> dict[str, Json]:
         """Write what is submitted: what the author gives, the name, and whose it is."""

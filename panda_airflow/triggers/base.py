@@ -14,7 +14,7 @@ from tenacity import Retrying, stop_after_attempt, wait_fixed
 
 from panda_airflow.client import PandaClient
 from panda_airflow.hooks.panda import PandaHook
-from panda_airflow.waiting.driver import Plan, Step, adrive
+from panda_airflow.waiting.driver import Plan, Request, adrive
 
 ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 """States in which Airflow has no use for a task's result any more."""
@@ -91,7 +91,7 @@ class PandaTrigger(BaseTrigger):
     async def _wait(self) -> Any:
         return await adrive(
             self._plan,
-            lambda step: asyncio.to_thread(self._perform, step),
+            lambda request: asyncio.to_thread(self._perform, request),
             sleep=asyncio.sleep,
             clock=time.time,
             log=self.log,
@@ -139,7 +139,7 @@ class PandaTrigger(BaseTrigger):
             self._client = PandaHook(self.panda_conn_id).client
         return self._client
 
-    def _perform(self, step: Step) -> object:
+    def _perform(self, request: Request) -> object:
         """Do what a step of the wait asks for."""
         raise NotImplementedError
 

@@ -21,15 +21,15 @@ from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
 from panda_airflow.client import PandaClient, PandaError, Refused, ServerError
 from panda_airflow.client.models import TaskInfo
-from panda_airflow.client.task_parameters import fingerprint
+from panda_airflow.client.task_parameters import definition_digest
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.waiting.driver import check_interval
 from panda_airflow.waiting.end_watcher import (
     TIME_FORMAT,
+    EndQuery,
+    EndWatcher,
     Position,
-    Question,
     TaskFilter,
-    Watch,
     backoff,
     end_of,
     ended_at,
@@ -45,7 +45,7 @@ MOST_ENDS = 10_000
 GATHERING = 1.0
 """Seconds before the first question, in which all watchers may join that start together."""
 
-_watches: dict[Hashable, set[Watch]] = {}
+_watches: dict[Hashable, set[EndWatcher]] = {}
 """The watchers of each stream in this process."""
 
 
@@ -93,7 +93,7 @@ class PandaTaskEventTrigger(BaseEventTrigger):
         self.since = since
         check_interval(poll_interval)
         self.poll_interval = poll_interval
-        self._watch = Watch(self.filter, Position.at(read_time(since)) if since else None)
+        self._watch = EndWatcher(self.filter, Position.at(read_time(since)) if since else None)
         self._saved: dict[str, Any] | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -162,7 +162,7 @@ class PandaTaskEventTrigger(BaseEventTrigger):
 
     def _key(self) -> str:
         """Name the position, which belongs to an asset and to this filter, for an asset may have several watchers."""
-        return f"panda_task_ends_{fingerprint({'panda_conn_id': self.panda_conn_id, **asdict(self.filter)})}"
+        return f"panda_task_ends_{definition_digest({'panda_conn_id': self.panda_conn_id, **asdict(self.filter)})}"
 
     def _stores(self) -> Collection[Any]:
         """List the state stores of the watched assets, which Airflow's public methods reach only if there is one."""
@@ -178,7 +178,7 @@ class Ends:
     :param saves: what to do once all of these events are stored.
     """
 
-    question: Question
+    question: EndQuery
     tasks: list[TaskInfo]
     payloads: dict[str, dict[str, Any]]
     saves: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
@@ -197,7 +197,7 @@ class TaskEnds(SharedStreamProducer):
     :param watches: the watchers, who come and go.
     """
 
-    def __init__(self, panda_conn_id: str, poll_interval: float, watches: set[Watch]) -> None:
+    def __init__(self, panda_conn_id: str, poll_interval: float, watches: set[EndWatcher]) -> None:
         self._panda_conn_id = panda_conn_id
         self._interval = poll_interval
         self._watches = watches
@@ -210,7 +210,7 @@ class TaskEnds(SharedStreamProducer):
             if not self._watches:
                 continue
             try:
-                ends = await asyncio.to_thread(self._ask, Question.of(self._watches, _utc()))
+                ends = await asyncio.to_thread(self._ask, EndQuery.of(self._watches, _utc()))
             except PandaError as error:
                 failures += 1
                 pause = backoff(self._interval, failures, error)
@@ -236,15 +236,15 @@ class TaskEnds(SharedStreamProducer):
             yield ends
             last = ends
 
-    def _ask(self, question: Question) -> Ends:
+    def _ask(self, question: EndQuery) -> Ends:
         """Ask with a new client, so that a connection that was changed is used as it is now."""
         with PandaHook(self._panda_conn_id).client as client:
-            tasks = [info for text in question.filters() for info in ask(client, question, text)]
+            tasks = [info for text in question.filters() for info in read_ends(client, question, text)]
             new = {end_of(info): info for watch in question.watches for info in watch.new(tasks)}
             return Ends(question, tasks, {end: describe(client, info) for end, info in new.items()})
 
 
-def ask(client: PandaClient, question: Question, filters: str) -> list[TaskInfo]:
+def read_ends(client: PandaClient, question: EndQuery, filters: str) -> list[TaskInfo]:
     """Read the tasks that one filter finds, all of them.
 
     :raises PandaError: the server did not answer.

@@ -7,7 +7,7 @@ from typing import Any
 
 from panda_airflow.client import PandaError, WrongState
 from panda_airflow.triggers.panda import PandaTaskTrigger
-from panda_airflow.waiting.driver import Step
+from panda_airflow.waiting.driver import Request
 from panda_airflow.waiting.feed.joining import Waiter
 from panda_airflow.waiting.many import ManyPlan
 from panda_airflow.waiting.task_polls import perform_many
@@ -40,16 +40,16 @@ class PandaManyTasksTrigger(PandaTaskTrigger):
         """Tell what makes an equal trigger elsewhere."""
         return self._named(plan=self.tasks.to_json())
 
-    def _asking(self, waiter: Waiter) -> Callable[[Step], Awaitable[object]]:
-        async def ask(step: Step) -> object:
-            self._waiting = step.task_ids or self._waiting
-            return await waiter.perform(step)
+    def _asking(self, waiter: Waiter) -> Callable[[Request], Awaitable[object]]:
+        async def ask(request: Request) -> object:
+            self._waiting = request.task_ids or self._waiting
+            return await waiter.perform(request)
 
         return ask
 
     def _kill(self) -> tuple[int, ...]:
         """Kill the tasks; return those that may not be registered yet, or all if the server is away."""
-        answers = perform_many(self._connected(), Step(act="kill", task_ids=self._waiting))
+        answers = perform_many(self._connected(), Request(act="kill", task_ids=self._waiting))
         refused = {
             task_id: answer
             for task_id, answer in answers.items()

@@ -14,7 +14,7 @@ from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.steps.kill.reaper import FAREWELL, Target, send_reaper
 from panda_airflow.triggers.base import PandaTrigger
 from panda_airflow.triggers.metrics import export
-from panda_airflow.waiting.driver import Step, adrive
+from panda_airflow.waiting.driver import Request, adrive
 from panda_airflow.waiting.feed.joining import Waiter, join
 from panda_airflow.waiting.many import ManyPlan
 from panda_airflow.waiting.ownership import elsewhere, require
@@ -60,7 +60,7 @@ class PandaTaskTrigger(PandaTrigger):
         async with join(name, partial(_connect, name), self._joined, export) as waiter:
             return await adrive(self._plan, self._asking(waiter), sleep=waiter.rest, clock=time.time, log=self.log)
 
-    def _asking(self, waiter: Waiter) -> Callable[[Step], Awaitable[object]]:
+    def _asking(self, waiter: Waiter) -> Callable[[Request], Awaitable[object]]:
         return waiter.perform
 
     def _end(self) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 from panda_airflow.client import NotOurs, PandaClient
 from panda_airflow.client.auth.credentials import account_of
 from panda_airflow.triggers.base import PandaTrigger
-from panda_airflow.waiting.driver import Step
+from panda_airflow.waiting.driver import Request
 from panda_airflow.waiting.ownership import RESTORE, elsewhere
-from panda_airflow.waiting.poll_checks import LOOKS
+from panda_airflow.waiting.poll_checks import POLL_CHECKS
 from panda_airflow.waiting.polling import Finding, PollPlan
 
 
@@ -38,8 +38,8 @@ class PandaPollTrigger(PandaTrigger):
         """Tell what makes an equal trigger elsewhere."""
         return self._named(plan=self.plan.to_json())
 
-    def _perform(self, step: Step) -> Finding:  # noqa: ARG002 - such a wait only looks
-        return LOOKS[self.plan.look](self._there(), **self.plan.arguments)
+    def _perform(self, request: Request) -> Finding:  # noqa: ARG002 - such a wait only looks
+        return POLL_CHECKS[self.plan.look](self._there(), **self.plan.arguments)
 
     def _end(self) -> str:
         """Kill the jobs; those that have ended already are no harm."""

@@ -1,6 +1,6 @@
 """How any wait runs, whatever it is for: pauses, failed looks, and the drivers, for a thread and an event loop.
 
-A wait is a generator that yields what it wants done (:class:`Step`), receives the answer, and returns how it ended.
+A wait is a generator that yields what it wants done (:class:`Request`), receives the answer, and returns how it ended.
 Its decisions are pure: it does no I/O and has no clock of its own.
 """
 
@@ -19,7 +19,7 @@ from panda_airflow.client import errors
 
 
 @dataclass(frozen=True)
-class Step:
+class Request:
     """What a wait wants done next.
 
     :param delay: seconds to pause first.
@@ -59,7 +59,7 @@ E_co = TypeVar("E_co", covariant=True)
 class Plan(Protocol[E_co]):
     """Anything that can be waited for."""
 
-    def flow(self) -> Generator[Step, Answer, E_co]:
+    def flow(self) -> Generator[Request, Answer, E_co]:
         """Begin the wait: yield what to do, receive its answer, return how the wait ended."""
 
 
@@ -111,7 +111,7 @@ def insist(
     *,
     outage: float,
     deadline: float | None,
-) -> Generator[Step, Answer, dict[int, object]]:
+) -> Generator[Request, Answer, dict[int, object]]:
     """Ask about ended tasks until there is an answer about each; those that fail for too long are left as errors.
 
     :param act: what to ask.
@@ -121,17 +121,17 @@ def insist(
     :param deadline: epoch seconds after which nothing is asked again, or None.
     """
     told: dict[int, object] = {}
-    failures, step = NO_FAILURES, Step(act=act, task_ids=task_ids)
+    failures, request = NO_FAILURES, Request(act=act, task_ids=task_ids)
     while True:
-        answer, now = yield step
-        told |= answer if isinstance(answer, Mapping) else dict.fromkeys(step.task_ids, answer)
+        answer, now = yield request
+        told |= answer if isinstance(answer, Mapping) else dict.fromkeys(request.task_ids, answer)
         left = tuple(task_id for task_id in task_ids if isinstance(told[task_id], errors.PandaError))
-        failures = (failures if left == step.task_ids else NO_FAILURES).and_one(now)
+        failures = (failures if left == request.task_ids else NO_FAILURES).and_one(now)
         is_late = deadline is not None and now >= deadline
         if not left or is_late or failures.are_too_many(now, outage):
             return told
         note = f"What PanDA task {left[0]} has made cannot be read yet: {told[left[0]]}"
-        step = Step(delay(now), act=act, task_ids=left, note=note, warn=True)
+        request = Request(delay(now), act=act, task_ids=left, note=note, warn=True)
 
 
 def check_interval(seconds: float) -> None:
@@ -158,23 +158,23 @@ class _Wait(Generic[E_co]):
     def __init__(self, plan: Plan[E_co], log: Log) -> None:
         self._flow = plan.flow()
         self._log = log
-        self.step = next(self._flow)
+        self.request = next(self._flow)
         self.event: E_co | None = None
 
     def answer(self, answer: object, now: float) -> None:
         try:
-            self.step = self._flow.send((answer, now))
+            self.request = self._flow.send((answer, now))
         except StopIteration as end:
             self.event = end.value
             return
-        if self.step.note:
-            say = self._log.warning if self.step.warn else self._log.info
-            say("%s%s", self.step.note, f" Next look in {self.step.delay:.0f} s." if self.step.delay else "")
+        if self.request.note:
+            say = self._log.warning if self.request.warn else self._log.info
+            say("%s%s", self.request.note, f" Next look in {self.request.delay:.0f} s." if self.request.delay else "")
 
 
 def drive(
     plan: Plan[E_co],
-    perform: Callable[[Step], object],
+    perform: Callable[[Request], object],
     *,
     sleep: Callable[[float], None],
     clock: Callable[[], float],
@@ -186,16 +186,16 @@ def drive(
     """
     wait = _Wait(plan, log)
     while wait.event is None:
-        sleep(wait.step.delay)
+        sleep(wait.request.delay)
         try:
-            answer: object = perform(wait.step)
+            answer: object = perform(wait.request)
         except errors.PandaError as error:
             answer = error
         wait.answer(answer, clock())
     return wait.event
 
 
-def first_look(plan: Plan[E_co], perform: Callable[[Step], object], log: Log) -> E_co | None:
+def first_look(plan: Plan[E_co], perform: Callable[[Request], object], log: Log) -> E_co | None:
     """Look once before somebody else takes the wait over.
 
     :param perform: as in :func:`drive`.
@@ -203,10 +203,10 @@ def first_look(plan: Plan[E_co], perform: Callable[[Step], object], log: Log) ->
     """
     wait = _Wait(plan, log)
     acts = ["look", "prove", "state", "details"]
-    while wait.event is None and wait.step.delay == 0 and wait.step.act in acts:
+    while wait.event is None and wait.request.delay == 0 and wait.request.act in acts:
         acts = ["prove", "state", "details"]
         try:
-            answer = perform(wait.step)
+            answer = perform(wait.request)
         except errors.PandaError:
             return None
         if isinstance(answer, Mapping) and any(isinstance(one, errors.PandaError) for one in answer.values()):
@@ -217,7 +217,7 @@ def first_look(plan: Plan[E_co], perform: Callable[[Step], object], log: Log) ->
 
 async def adrive(
     plan: Plan[E_co],
-    perform: Callable[[Step], Awaitable[object]],
+    perform: Callable[[Request], Awaitable[object]],
     *,
     sleep: Callable[[float], Awaitable[None]],
     clock: Callable[[], float],
@@ -226,9 +226,9 @@ async def adrive(
     """Run a wait in an event loop; see :func:`drive`."""
     wait = _Wait(plan, log)
     while wait.event is None:
-        await sleep(wait.step.delay)
+        await sleep(wait.request.delay)
         try:
-            answer: object = await perform(wait.step)
+            answer: object = await perform(wait.request)
         except errors.PandaError as error:
             answer = error
         wait.answer(answer, clock())
@@ -260,7 +260,7 @@ def run_apart(work: Coroutine[Any, Any, R]) -> R:
                     task.get_loop().call_soon_threadsafe(task.cancel)
 
 
-def clock(epoch: float | None) -> str:
+def utc_time(epoch: float | None) -> str:
     """Write a time for messages.
 
     :param epoch: seconds, or None for an unknown time.

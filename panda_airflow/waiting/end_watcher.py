@@ -133,7 +133,7 @@ class Position:
 
 
 @dataclass(eq=False)
-class Watch:
+class EndWatcher:
     """One watcher.
 
     :param filter: what it tells of.
@@ -148,7 +148,7 @@ class Watch:
         found = {end_of(info): info for info in tasks if self.filter.matches(info)}
         return sorted((info for info in found.values() if self.position and self.position.is_new(info)), key=ended_at)
 
-    def take(self, question: Question, tasks: Collection[TaskInfo]) -> list[TaskInfo]:
+    def take(self, question: EndQuery, tasks: Collection[TaskInfo]) -> list[TaskInfo]:
         """Take an answer and go on; return the ends to tell of, the oldest first."""
         new = self.new(tasks)
         told = new if self.position else sorted(filter(self.filter.matches, tasks), key=ended_at)
@@ -157,7 +157,7 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Question:
+class EndQuery:
     """What to ask the server, on behalf of all watchers of one user and label.
 
     :param watches: whom the answer serves.
@@ -165,12 +165,12 @@ class Question:
     :param utc: when it is asked, by this machine's clock, naive UTC.
     """
 
-    watches: Collection[Watch]
+    watches: Collection[EndWatcher]
     since: datetime
     utc: datetime
 
     @classmethod
-    def of(cls, watches: Collection[Watch], utc: datetime) -> Question:
+    def of(cls, watches: Collection[EndWatcher], utc: datetime) -> EndQuery:
         """Ask for as much as the watchers need, who are one at least."""
         since = (watch.position.since if watch.position else utc - FIRST_REACH for watch in watches)
         return cls(tuple(watches), min(since), utc)

@@ -7,9 +7,9 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from panda_airflow.client import errors
 from panda_airflow.client.models import TaskDigest, TaskInfo
-from panda_airflow.waiting.driver import Answer, Step, insist
+from panda_airflow.waiting.driver import Answer, Request, insist
 
-Kind = Literal["ended", "failed", "timeout", "stuck", "outage", "error"]
+WaitEnd = Literal["ended", "failed", "timeout", "stuck", "outage", "error"]
 
 
 class WaitEvent(TypedDict):
@@ -24,7 +24,7 @@ class WaitEvent(TypedDict):
     it is, ``hopeless`` where to wait again is useless, and ``account`` says where the task was looked at.
     """
 
-    kind: Kind
+    kind: WaitEnd
     task_id: int
     status: str
     name: NotRequired[str]
@@ -57,7 +57,7 @@ def with_fate(event: WaitEvent, fate: str) -> WaitEvent:
     return {**event, "note": f"{event.get('note')} {fate}", "fate": fate}
 
 
-def with_products(events: dict[int, WaitEvent], **limits: Any) -> Generator[Step, Answer, dict[int, WaitEvent]]:
+def with_products(events: dict[int, WaitEvent], **limits: Any) -> Generator[Request, Answer, dict[int, WaitEvent]]:
     """Add what ended tasks have made; where an outage hides that, a success would be hollow and is none.
 
     :param events: how the waits for tasks ended, by task ID.

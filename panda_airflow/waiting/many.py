@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypedDict, cast
 
 from panda_airflow.client import errors
-from panda_airflow.waiting.driver import Answer, Step
+from panda_airflow.waiting.driver import Answer, Request
 from panda_airflow.waiting.event import WaitEvent, with_products
 from panda_airflow.waiting.task import WaitPlan, Watch, read_event
 
@@ -49,7 +49,7 @@ class ManyPlan:
         """Read what :meth:`to_json` wrote."""
         return cls(tuple(value["task_ids"]), WaitPlan.from_json(value["each"]), value.get("fail_fast", True))
 
-    def flow(self) -> Generator[Step, Answer, ManyEvent]:
+    def flow(self) -> Generator[Request, Answer, ManyEvent]:
         """Begin the wait, for one of the drivers."""
         return many_flow(self)
 
@@ -164,21 +164,21 @@ class ManyWatch:
         return f"{told}; waiting for {len(self._waiting)}{waits}.{trouble}"
 
 
-def many_flow(plan: ManyPlan) -> Generator[Step, Answer, ManyEvent]:
+def many_flow(plan: ManyPlan) -> Generator[Request, Answer, ManyEvent]:
     """Wait for many tasks: yield what to do, receive its answer, return how the wait ended.
 
     The answer to a look is what :meth:`ManyWatch.judge` takes, that to a kill an error or anything else by task ID.
     """
     watch = ManyWatch(plan)
-    seen, now = yield Step(task_ids=watch.waiting)
+    seen, now = yield Request(task_ids=watch.waiting)
     while (event := watch.judge(seen, now)) is None:
-        seen, now = yield Step(watch.delay(now), note=watch.note, warn=watch.warn, task_ids=watch.waiting)
+        seen, now = yield Request(watch.delay(now), note=watch.note, warn=watch.warn, task_ids=watch.waiting)
     late = tuple(over["task_id"] for over in event["tasks"] if over["kind"] == "timeout")
     if late and plan.each.cancel_on_timeout:
         note = f"{watch.note}\nKilling {_number(late)}: the deadline passed.".strip()
-        answer, _ = yield Step(act="kill", note=note, warn=True, task_ids=late)
+        answer, _ = yield Request(act="kill", note=note, warn=True, task_ids=late)
         return watch.event(_fate(late, answer))
-    yield Step(act="state", note=watch.note, warn=watch.warn)  # of no task: its note counts, as nobody logs an event
+    yield Request(act="state", note=watch.note, warn=watch.warn)  # of no task: its note counts, as nobody logs an event
     if plan.each.details and not event["first_bad"] and plan.tells_details:
         ended = {one["task_id"]: one for one in event["tasks"]}
         told = yield from with_products(ended, **replace(plan.each, task_id=plan.task_ids[0]).limits)

@@ -191,7 +191,7 @@ def _status_name(status: Any) -> str:
     return status if isinstance(status, str) else str(status["attributes"]["_name_"])
 
 
-LOOKS: dict[str, Callable[..., Finding]] = {
+POLL_CHECKS: dict[str, Callable[..., Finding]] = {
     "jobs": look_at_jobs,
     "server": look_at_server,
     "recovery": look_at_recovery,

@@ -1,6 +1,6 @@
 """Waiting for what is no task: jobs, a log, a request, the server. Pure decisions, as :mod:`.task` makes them.
 
-A look, by name one of :data:`.poll_checks.LOOKS`, says itself whether the wait is over; here is decided
+A look, by name one of :data:`.poll_checks.POLL_CHECKS`, says itself whether the wait is over; here is decided
 what to make of looks that fail, and of the time.
 """
 
@@ -13,7 +13,16 @@ from typing import Any, Literal, NotRequired, TypedDict, get_args
 from panda_airflow.client import errors
 from panda_airflow.client.models import Json
 from panda_airflow.client.stored import UNKNOWN, Account, known
-from panda_airflow.waiting.driver import NO_FAILURES, Answer, Failures, Step, check_interval, clock, is_permanent, pause
+from panda_airflow.waiting.driver import (
+    NO_FAILURES,
+    Answer,
+    Failures,
+    Request,
+    check_interval,
+    is_permanent,
+    pause,
+    utc_time,
+)
 
 FOREVER = 1e10
 """An outage, in seconds, that nobody lives to see; a page that is not PanDA's is then maintenance too."""
@@ -74,22 +83,22 @@ class PollPlan:
         """Read what :meth:`to_json` wrote, also in another version that knew fewer fields, or more."""
         return cls(**known(cls, value) | {"account": Account.from_json(value.get("account"))})
 
-    def flow(self) -> Generator[Step, Answer, PollEvent]:
+    def flow(self) -> Generator[Request, Answer, PollEvent]:
         """Begin the wait, for one of the drivers."""
         poll = Poll(self)
-        seen, now = yield Step()
+        seen, now = yield Request()
         while (event := poll.judge(seen, now)) is None:
-            seen, now = yield Step(poll.delay(now), note=poll.note, warn=poll.warn)
+            seen, now = yield Request(poll.delay(now), note=poll.note, warn=poll.warn)
         return event
 
 
-Kind = Literal["ended", "failed", "timeout", "outage", "error"]
+PollEnd = Literal["ended", "failed", "timeout", "outage", "error"]
 
 
 class PollEvent(TypedDict):
     """How such a wait ended; ``note`` says why, ``value`` is what the look found in the end, ``account`` the plan's."""
 
-    kind: Kind
+    kind: PollEnd
     what: str
     note: str
     value: Json
@@ -127,7 +136,7 @@ class Poll:
         else:
             raise TypeError(f"a look gave neither a finding nor an error: {seen!r}")
         if event is None and self.plan.deadline is not None and now >= self.plan.deadline:
-            return self._event("timeout", f"The deadline was {clock(self.plan.deadline)}. {self.note}")
+            return self._event("timeout", f"The deadline was {utc_time(self.plan.deadline)}. {self.note}")
         return event
 
     def delay(self, now: float) -> float:
@@ -146,21 +155,23 @@ class Poll:
         self.failures = self.failures.and_one(now)
         over = self.failures.are_too_many(now, self.plan.outage)
         self.note, self.warn = f"Look {self.failures.number} at {self.plan.what} failed in a row: {error}", True
-        return self._event("outage", f"No look succeeded since {clock(self.failures.since)}: {error}") if over else None
+        return (
+            self._event("outage", f"No look succeeded since {utc_time(self.failures.since)}: {error}") if over else None
+        )
 
-    def _event(self, kind: Kind, note: str, value: Json = None) -> PollEvent:
+    def _event(self, kind: PollEnd, note: str, value: Json = None) -> PollEvent:
         account = asdict(self.plan.account)
         return {"kind": kind, "what": self.plan.what, "note": note, "value": value, "account": account}
 
 
-def conclude(event: object) -> Json:
+def poll_result(event: object) -> Json:
     """Return what a wait that ended well has found, raise the error of any other.
 
     :param event: what a wait returned, possibly after a journey through the database.
     :raises TaskOutcome: what was waited for failed, or the wait gave up.
     :raises UsageError: this is no event of such a wait.
     """
-    if not (isinstance(event, dict) and event.get("kind") in get_args(Kind) and event.keys() >= {"what", "value"}):
+    if not (isinstance(event, dict) and event.get("kind") in get_args(PollEnd) and event.keys() >= {"what", "value"}):
         raise errors.UsageError(f"this is not an event of a wait: {event!r:.200}")
     if event["kind"] == "ended":
         return event["value"]

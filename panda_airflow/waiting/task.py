@@ -2,7 +2,7 @@
 
 :class:`Watch` judges one look at a task after another and says whether the wait is over. :func:`wait_flow` strings
 the looks together as a generator that yields what it wants done and returns one JSON event; the drivers are in
-:mod:`panda_airflow.waiting.driver`. :func:`conclude` is the only place that turns an event into a result or an
+:mod:`panda_airflow.waiting.driver`. :func:`wait_result` is the only place that turns an event into a result or an
 exception. An operator, a sensor's poke and a trigger therefore cannot disagree.
 """
 
@@ -19,8 +19,17 @@ from panda_airflow.client.models import Mark, TaskInfo, TaskRow
 from panda_airflow.client.status import FINAL_STATUSES, Outcome, check_statuses, classify, is_known
 from panda_airflow.client.stored import UNKNOWN, Account, known
 from panda_airflow.waiting import report
-from panda_airflow.waiting.driver import NO_FAILURES, Answer, Failures, Step, check_interval, clock, is_permanent, pause
-from panda_airflow.waiting.event import Kind, WaitEvent, with_details, with_fate, with_products
+from panda_airflow.waiting.driver import (
+    NO_FAILURES,
+    Answer,
+    Failures,
+    Request,
+    check_interval,
+    is_permanent,
+    pause,
+    utc_time,
+)
+from panda_airflow.waiting.event import WaitEnd, WaitEvent, with_details, with_fate, with_products
 from panda_airflow.waiting.task_retry import Retries, TaskRetryPolicy
 
 SETTLED = 300.0
@@ -92,7 +101,7 @@ class WaitPlan:
         return not FINAL_STATUSES.issuperset(self.statuses) or self.min_finished is not None
 
     @property
-    def sure(self) -> frozenset[str]:
+    def conclusive(self) -> frozenset[str]:
         """Final statuses of which a row of the server's list of changes says all that the wait needs."""
         if self.mark or self.looks_itself:
             return frozenset()
@@ -124,7 +133,7 @@ class WaitPlan:
         """How long to go on asking what the task has made; see :func:`~panda_airflow.waiting.driver.insist`."""
         return {"delay": self.delay, "outage": self.outage, "deadline": self.deadline}
 
-    def flow(self) -> Generator[Step, Answer, WaitEvent]:
+    def flow(self) -> Generator[Request, Answer, WaitEvent]:
         """Begin the wait, for one of the drivers."""
         return wait_flow(self)
 
@@ -172,7 +181,7 @@ class Watch:
         else:
             raise TypeError(f"a look gave neither a task nor an error: {seen!r}")
         if event is None and self.plan.deadline is not None and now >= self.plan.deadline:
-            return self._event("timeout", note=f"The deadline was {clock(self.plan.deadline)}.")
+            return self._event("timeout", note=f"The deadline was {utc_time(self.plan.deadline)}.")
         return event
 
     def prove(self, event: WaitEvent, answer: object, now: float) -> WaitEvent | None:
@@ -236,7 +245,7 @@ class Watch:
             True,
         )
         return (
-            self._event("outage", note=f"No look succeeded since {clock(self.failures.since)}: {error}")
+            self._event("outage", note=f"No look succeeded since {utc_time(self.failures.since)}: {error}")
             if over
             else None
         )
@@ -248,11 +257,11 @@ class Watch:
     def _ended(self, kind: Literal["ended", "failed"], info: TaskInfo) -> WaitEvent:
         return with_details(self._event(kind), info)
 
-    def _event(self, kind: Kind, *, note: str = "") -> WaitEvent:
+    def _event(self, kind: WaitEnd, *, note: str = "") -> WaitEvent:
         return {"kind": kind, "task_id": self.plan.task_id, "status": self.status, "note": note}
 
 
-def wait_flow(plan: WaitPlan) -> Generator[Step, Answer, WaitEvent]:
+def wait_flow(plan: WaitPlan) -> Generator[Request, Answer, WaitEvent]:
     """Wait for a task: yield what to do, receive its answer, return how the wait ended."""
     event = yield from _look_on(Watch(plan))
     if plan.account.server:
@@ -266,30 +275,30 @@ def wait_flow(plan: WaitPlan) -> Generator[Step, Answer, WaitEvent]:
     if not plan.cancel_on_timeout:
         return with_fate(event, "The PanDA task was left running.")
     note = f"Killing PanDA task {plan.task_id}: the deadline passed."
-    answer, _ = yield Step(act="kill", key=plan.key, note=note, warn=True)
+    answer, _ = yield Request(act="kill", key=plan.key, note=note, warn=True)
     if isinstance(answer, errors.PandaError):
         return {**event, "note": f"{event.get('note')} Killing the PanDA task failed: {answer}"}
     return with_fate(event, "The PanDA task was told to stop.")
 
 
-def _look_on(watch: Watch) -> Generator[Step, Answer, WaitEvent]:
+def _look_on(watch: Watch) -> Generator[Request, Answer, WaitEvent]:
     """Look until the task has ended for good, or is to be retried as its policy says."""
     plan = watch.plan
     retries = Retries(plan.retry, plan.made, plan.poll_interval, plan.deadline)
-    seen, now = yield Step()
+    seen, now = yield Request()
     while True:
         event, pause = watch.judge(seen, now), None
         if event and event["kind"] == "failed" and isinstance(seen, TaskInfo):
             event, pause = _retried(event, retries, seen, now)
         if event and event["kind"] in ("ended", "failed") and plan.key and not event.get("retry"):
-            answer, now = yield Step(act="prove", key=plan.key)
+            answer, now = yield Request(act="prove", key=plan.key)
             event = watch.prove(event, answer, now)
         if event:
             return event
-        seen, now = yield pause or Step(watch.delay(now), note=watch.note, warn=watch.warn)
+        seen, now = yield pause or Request(watch.delay(now), note=watch.note, warn=watch.warn)
 
 
-def _retried(event: WaitEvent, retries: Retries, info: TaskInfo, now: float) -> tuple[WaitEvent | None, Step | None]:
+def _retried(event: WaitEvent, retries: Retries, info: TaskInfo, now: float) -> tuple[WaitEvent | None, Request | None]:
     """Say how a wait goes on whose task has failed: it ends, for good or for a retry, or pauses before that."""
     objection = retries.objection(info, now)
     pause = retries.pause(info) if objection is None else None
@@ -299,7 +308,7 @@ def _retried(event: WaitEvent, retries: Retries, info: TaskInfo, now: float) -> 
     return end, None
 
 
-def conclude(event: object, explanation: Iterable[str] = ()) -> WaitEvent:
+def wait_result(event: object, explanation: Iterable[str] = ()) -> WaitEvent:
     """Return the event of a wait that ended well, raise the error of any other.
 
     :param event: what a wait returned, possibly after a journey through the database.

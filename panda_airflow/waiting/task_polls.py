@@ -10,7 +10,7 @@ from threading import Event
 from panda_airflow.client.errors import InvalidArgument, NotFound, PandaError, Refused
 from panda_airflow.client.session import PandaClient
 from panda_airflow.client.status import ACTIVE_STATUSES
-from panda_airflow.waiting.driver import Step
+from panda_airflow.waiting.driver import Request
 from panda_airflow.waiting.ownership import require
 from panda_airflow.waiting.poll_checks import look_at_server
 from panda_airflow.waiting.task import REACH, WaitPlan
@@ -19,17 +19,17 @@ AT_A_TIME = 8
 """Requests under way at once; as many failures in a row show that the server is in trouble."""
 
 
-def perform_many(client: PandaClient, step: Step, gone: Event | None = None) -> dict[int, object]:
+def perform_many(client: PandaClient, request: Request, gone: Event | None = None) -> dict[int, object]:
     """Look at tasks, kill them or read what they have made, as a step of a wait for many asks for.
 
     :param gone: set once nobody wants the answers to the looks any more.
     :return: by task ID what the server answered, or the error.
     """
-    if step.act == "kill":
-        return _ask_each(client.task.kill, step.task_ids)
-    if step.act == "details":
-        return _ask_each(client.task.get_details, step.task_ids)
-    return look_at_many(client, step.task_ids, gone)
+    if request.act == "kill":
+        return _ask_each(client.task.kill, request.task_ids)
+    if request.act == "details":
+        return _ask_each(client.task.get_details, request.task_ids)
+    return look_at_many(client, request.task_ids, gone)
 
 
 def look_at_list(client: PandaClient, task_ids: Sequence[int], plan: WaitPlan) -> dict[int, object]:
@@ -39,12 +39,12 @@ def look_at_list(client: PandaClient, task_ids: Sequence[int], plan: WaitPlan) -
     :return: by task ID a ``TaskInfo``, a ``TaskRow``, or the error where there is neither.
     """
     rows: dict[int, object] = {}
-    if plan.sure and len(task_ids) > AT_A_TIME:
+    if plan.conclusive and len(task_ids) > AT_A_TIME:
         since = datetime.now(UTC) - REACH
         found = client.task.get_tasks_modified_since(
             f"{since:%Y-%m-%d %H:%M:%S}", min_task_id=min(task_ids) - 1, prod_source_label=plan.label
         )
-        told = plan.sure | ACTIVE_STATUSES
+        told = plan.conclusive | ACTIVE_STATUSES
         rows = {row.task_id: row for row in found.values() if row.status in told}
     return {task_id: rows[task_id] for task_id in task_ids if task_id in rows} | look_at_many(
         client, [task_id for task_id in task_ids if task_id not in rows]
@@ -114,16 +114,16 @@ def _ask_each(call: Callable[[int], object], task_ids: Sequence[int], gone: Even
         return dict(zip(task_ids, pool.map(ask, task_ids), strict=True))
 
 
-def perform(client: PandaClient, task_id: int, step: Step) -> object:
+def perform(client: PandaClient, task_id: int, request: Request) -> object:
     """Look at a task, kill it, ask whose it is or read what it has made, as a step of its wait asks for.
 
     :param task_id: JediTaskID.
     :raises NotOurs: it does not carry the key of the wait.
     :raises PandaError: the server did not answer, or refused.
     """
-    if step.act == "details":
+    if request.act == "details":
         return client.task.get_details(task_id)
-    if step.act in ("look", "state"):
+    if request.act in ("look", "state"):
         return client.task.get_detailed_info(task_id)
-    require(client, task_id, step.key)
-    return client.task.kill(task_id) if step.act == "kill" else None
+    require(client, task_id, request.key)
+    return client.task.kill(task_id) if request.act == "kill" else None

@@ -13,7 +13,7 @@ from panda_airflow.client.errors import UsageError
 from panda_airflow.client.models import NO_MARK, Json, Mark, TaskInfo
 from panda_airflow.client.status import RETRYABLE_STATUSES, check_statuses
 from panda_airflow.client.stored import known
-from panda_airflow.waiting.driver import Step, clock
+from panda_airflow.waiting.driver import Request, utc_time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,10 +128,10 @@ class Retries:
         if self._policy.new_parameters and info.raw.get("taskType", "anal") != "anal":
             return "It was not retried: with new parameters, the server would make a new task of a production task."
         if self._deadline is not None and now + self._pause_before(info) >= self._deadline:
-            return f"It was not retried: the deadline, {clock(self._deadline)}, is before its next retry."
+            return f"It was not retried: the deadline, {utc_time(self._deadline)}, is before its next retry."
         return None
 
-    def pause(self, info: TaskInfo) -> Step | None:
+    def pause(self, info: TaskInfo) -> Request | None:
         """Pause before the retry of an ended task; None once that is over and the task has not moved."""
         if self._is_paused(info):
             return None
@@ -139,7 +139,7 @@ class Retries:
         self._paused = Mark.of(info)
         number = f"retry {self._made + 1} of {self._policy.attempts}"
         note = f"PanDA task {info.task_id} ended as {info.status}: it is retried in {seconds:.0f} s ({number})."
-        return Step(seconds, note=note, warn=True)
+        return Request(seconds, note=note, warn=True)
 
     def _is_paused(self, info: TaskInfo) -> bool:
         return self._paused is not None and self._paused.holds(info)

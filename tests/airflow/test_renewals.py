@@ -16,10 +16,10 @@ from panda_airflow.client.http.envelope import http_error
 from panda_airflow.client.models import TaskInfo
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.policies.retry import PandaRetryPolicy
-from panda_airflow.waiting.feed.backoff import Trouble
+from panda_airflow.waiting.feed.backoff import Backoff
 from panda_airflow.waiting.feed.planner import Waiting
 from panda_airflow.waiting.feed.poller import Feed
-from panda_airflow.waiting.task import WaitPlan, Watch, conclude
+from panda_airflow.waiting.task import WaitPlan, Watch, wait_result
 from tests.airflow.conftest import Memory, Panda, connection, task, unnamed, wait_until
 from tests.support.submitting import submit
 from tests.support.triggers import still_runs
@@ -108,7 +108,7 @@ def test_what_passes_does_not_end_the_wait_for_a_task_that_was_seen(error: Panda
 def test_a_wait_that_cannot_even_begin_leaves_the_task_alone() -> None:
     event = Watch(WaitPlan(42, 0.0)).judge(FORBIDDEN, 1.0)
     with pytest.raises(TaskOutcome, match="cannot be looked at") as failed:
-        conclude(event)
+        wait_result(event)
     assert failed.value.fate == "The PanDA task was left running."
     assert not failed.value.hopeless
 
@@ -137,7 +137,7 @@ def test_the_silence_after_a_refused_credential_ends_when_its_file_changes(tmp_p
     error.file = (str(file), reread.stamp(file))
     waiting = Waiting(42, 60.0, True, frozenset())
     feed = object.__new__(Feed)
-    feed._trouble = trouble = Trouble()
+    feed._backoff = trouble = Backoff()
     for _ in range(20):
         trouble.failed(waiting, error, 1e12)
     with pytest.raises(NotCarriedOut):

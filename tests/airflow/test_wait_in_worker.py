@@ -38,7 +38,7 @@ def test_it_heeds_a_pushed_change(panda: Panda, memory: Memory, monkeypatch: pyt
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr(poller, "Listener", Listener)
+    monkeypatch.setattr(poller, "BrokerListener", Listener)
     broker = {"push_url": "stomp://localhost:61613", "push_destination": "/topic/panda.status"}
     monkeypatch.setenv("AIRFLOW_CONN_PANDA_DEFAULT", connection(panda.server, panda.server.token(), **broker))
     began = time.monotonic()

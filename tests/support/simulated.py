@@ -208,10 +208,10 @@ class Site:
         """Requests for single tasks that the server was sent."""
         return self.panda.requests["get_detailed_info"]
 
-    def wait(self, task_id: int, mark: Mark | None = None, *, alone: bool = False, **more: Any) -> Wait:
+    def wait(self, task_id: int, mark: Mark | None = None, *, own_pace: bool = False, **more: Any) -> Wait:
         """Begin to wait for a task, as a trigger does, or alone as a worker."""
         plan = self._plan(task_id, mark=mark, **more)
-        return self._begin(Wait((task_id,), plan), plan, alone=alone)
+        return self._begin(Wait((task_id,), plan), plan, own_pace=own_pace)
 
     def wait_for_all(self, task_ids: Iterable[int], **more: Any) -> Wait:
         """Begin to wait for a list of tasks."""
@@ -237,9 +237,9 @@ class Site:
     def _plan(self, task_id: int, **more: Any) -> WaitPlan:
         return WaitPlan(task_id, self.panda.now, **({"poll_interval": INTERVAL, "outage": 1e12} | more))
 
-    def _begin(self, wait: Wait, plan: WaitPlan | ManyPlan, *, alone: bool = False) -> Wait:
+    def _begin(self, wait: Wait, plan: WaitPlan | ManyPlan, *, own_pace: bool = False) -> Wait:
         self.waits.append(wait)
-        self._running[self.loop.create_task(self._wait(wait, plan, alone=alone))] = wait
+        self._running[self.loop.create_task(self._wait(wait, plan, own_pace=own_pace))] = wait
         self._run(asyncio.sleep(0))
         return wait
 
@@ -250,8 +250,8 @@ class Site:
             if not over.cancelled():
                 over.result()
 
-    async def _wait(self, wait: Wait, plan: WaitPlan | ManyPlan, *, alone: bool) -> None:
-        async with join("panda", lambda: cast("PandaClient", self.panda), plan, alone=alone) as waiter:
+    async def _wait(self, wait: Wait, plan: WaitPlan | ManyPlan, *, own_pace: bool) -> None:
+        async with join("panda", lambda: cast("PandaClient", self.panda), plan, own_pace=own_pace) as waiter:
             steps = cast("Plan[WaitEvent | ManyEvent]", plan)
             event = await adrive(steps, waiter.perform, sleep=waiter.rest, clock=lambda: self.panda.now, log=wait)
         wait.events = read_many(event)["tasks"]
@@ -278,7 +278,7 @@ def simulated(root: Path) -> Iterator[Site]:
     failures: list[dict[str, Any]] = []
     site.loop.set_exception_handler(lambda _, context: failures.append(context))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(poller, "Link", lambda *_: link)
+        patch.setattr(poller, "ClientThreads", lambda *_: link)
         patch.setattr(poller, "time", clocks)
         patch.setattr(joining, "time", clocks)
         patch.setattr(poller.log, "error", broken)

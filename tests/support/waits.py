@@ -41,9 +41,9 @@ def plan(task_id: int, **more: Any) -> WaitPlan:
     return WaitPlan(task_id, time.time(), **({"poll_interval": 0.3, "max_poll_interval": 1.0} | more))
 
 
-async def wait(connect: Callable[[], PandaClient], what: WaitPlan | ManyPlan, *, alone: bool = False) -> Any:
+async def wait(connect: Callable[[], PandaClient], what: WaitPlan | ManyPlan, *, own_pace: bool = False) -> Any:
     """Wait for a task, or for many, as a trigger does, or as a worker."""
-    async with join("panda_default", connect, what, alone=alone) as waiter:
+    async with join("panda_default", connect, what, own_pace=own_pace) as waiter:
         return await adrive(cast("Plan[Any]", what), waiter.perform, sleep=waiter.rest, clock=time.time, log=log)
 
 

@@ -15,7 +15,7 @@ import pytest
 from panda_airflow.client import PandaClient
 from panda_airflow.devserver.server import DevServer
 from panda_airflow.waiting.feed.joining import feeds
-from panda_airflow.waiting.feed.push import Listener
+from panda_airflow.waiting.feed.push import BrokerListener
 from panda_airflow.waiting.many import ManyPlan
 from tests.support.waits import PACE, plan, submit, until, wait
 from tests.system.broker import PASSWORD, Broker, task_status
@@ -48,7 +48,7 @@ def status(server: DevServer, task_id: int) -> object:
     return server.backend.store.value("SELECT status FROM tasks WHERE jediTaskID = ?", task_id)
 
 
-async def listening() -> Listener:
+async def listening() -> BrokerListener:
     """Wait until the only feed listens."""
     await until(lambda: any(one.listener and one.listener.listening for one in feeds()))
     (listener,) = (one.listener for one in feeds() if one.listener)
@@ -71,7 +71,7 @@ def test_a_pushed_end_is_noticed_long_before_the_next_poll(
         await until(lambda: status(server, task_id) == "running")
         each = plan(task_id, **SLOW)
         what = ManyPlan((task_id,), each) if way == "many" else each
-        waits = asyncio.create_task(wait(connector(server, broker, tls=tls), what, alone=way == "alone"))
+        waits = asyncio.create_task(wait(connector(server, broker, tls=tls), what, own_pace=way == "alone"))
         await listening()
         gate.touch()
         await until(lambda: status(server, task_id) == "done")

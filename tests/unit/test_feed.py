@@ -20,8 +20,8 @@ from panda_airflow.client import errors
 from panda_airflow.client.models import Mark, TaskInfo, TaskRow
 from panda_airflow.client.session import PandaClient
 from panda_airflow.client.status import FINAL_STATUSES, classify
-from panda_airflow.waiting.feed.backoff import LONGEST_TROUBLE, Trouble
-from panda_airflow.waiting.feed.planner import AUDIT, LONGEST_BACKOFF, Ledger, Question, Waiting
+from panda_airflow.waiting.feed.backoff import LONGEST_TROUBLE, Backoff
+from panda_airflow.waiting.feed.planner import AUDIT, LONGEST_BACKOFF, BulkPoll, Planner, Waiting
 from panda_airflow.waiting.task_polls import AT_A_TIME, look_at_many
 from panda_airflow.waiting.task_retry import TaskRetryPolicy
 from tests.support.simulated import BOB, EPOCH, INTERVAL, Site, Wait, simulated
@@ -32,11 +32,11 @@ BOUND = 2 * AUDIT + 900
 """Seconds within which any end must be noticed once all is well: two audits, and the longest pauses."""
 
 
-def answered(ledger: Ledger, question: Question, rows: Sequence[TaskRow], latest: datetime | None, now: float) -> None:
+def answered(ledger: Planner, question: BulkPoll, rows: Sequence[TaskRow], latest: datetime | None, now: float) -> None:
     """Take an answer in portions."""
     for row in rows:
         ledger.read(question, [row])
-    ledger.conclude(question, latest, now)
+    ledger.finish(question, latest, now)
 
 
 @pytest.fixture
@@ -399,7 +399,7 @@ def test_a_command_that_jedi_dropped_is_noticed(site: Site) -> None:
 
 
 def test_a_server_that_answers_slowly_is_asked_less_often() -> None:
-    ledger, waiting = Ledger(), Waiting(1, INTERVAL)
+    ledger, waiting = Planner(), Waiting(1, INTERVAL)
     ledger.saw(waiting, info_of(1), 0.0)
     question = ledger.question(0.0, EPOCH)
     answered(ledger, question, [TaskRow(1, 1, status="running", modification_time=EPOCH)], EPOCH, 100.0)
@@ -407,7 +407,7 @@ def test_a_server_that_answers_slowly_is_asked_less_often() -> None:
 
 
 def test_a_server_that_asks_for_patience_is_given_it() -> None:
-    ledger, waiting = Ledger(), Waiting(1, INTERVAL)
+    ledger, waiting = Planner(), Waiting(1, INTERVAL)
     ledger.saw(waiting, info_of(1), 0.0)
     question = ledger.question(0.0, EPOCH)
     ledger.failed(question, errors.ServerError("HTTP 429.", retry_after=500.0), 1.0)
@@ -420,7 +420,7 @@ def info_of(task_id: int) -> TaskInfo:
 
 
 def test_endless_failures_keep_their_longest_pause() -> None:
-    ledger, trouble, waiting = Ledger(), Trouble(), Waiting(1, INTERVAL, known=True)
+    ledger, trouble, waiting = Planner(), Backoff(), Waiting(1, INTERVAL, known=True)
     ledger.saw(waiting, info_of(1), 0.0)
     for number in range(2000):
         ledger.failed(ledger.question(number, EPOCH), errors.ServerError("HTTP 500."), number)
@@ -472,12 +472,12 @@ class Life(RuleBasedStateMachine):
 
     @rule(
         task=everything,
-        alone=st.booleans(),
+        own_pace=st.booleans(),
         label=st.sampled_from(["user", "managed"]),
         retry=st.sampled_from([None, TaskRetryPolicy(attempts=1, delay=600)]),
     )
-    def wait(self, task: int, alone: bool, label: str, retry: TaskRetryPolicy | None) -> None:
-        self.site.wait(task, alone=alone, label=label, retry=retry)
+    def wait(self, task: int, own_pace: bool, label: str, retry: TaskRetryPolicy | None) -> None:
+        self.site.wait(task, own_pace=own_pace, label=label, retry=retry)
 
     @rule()
     def wait_for_all(self) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from panda_airflow.client import ClientConfig, CredentialRefused, NotDelivered, NotOurs, PandaClient
 from panda_airflow.client.stored import Account
-from panda_airflow.waiting.feed.push import Listener
-from panda_airflow.waiting.feed.threads import Link
+from panda_airflow.waiting.feed.push import BrokerListener
+from panda_airflow.waiting.feed.threads import ClientThreads
 
 BOB = Account("http://panda:25080", "Bob Tester")
 
@@ -29,38 +29,40 @@ def unreadable() -> PandaClient:
 
 
 @pytest.fixture
-def link() -> Iterator[Link]:
-    def listen(_: ClientConfig) -> Listener:
+def link() -> Iterator[ClientThreads]:
+    def listen(_: ClientConfig) -> BrokerListener:
         raise AssertionError("no broker is configured")
 
-    made = Link(BOB, listen)
+    made = ClientThreads(BOB, listen)
     yield made
     made.close()
 
 
-def ask(link: Link, ways: dict[str, Callable[[], PandaClient]], call: Callable[[PandaClient], Any] = id) -> Any:
+def ask(
+    link: ClientThreads, ways: dict[str, Callable[[], PandaClient]], call: Callable[[PandaClient], Any] = id
+) -> Any:
     link.ways = dict(ways)
     return asyncio.run(link.run(call))
 
 
-def test_one_client_serves_all(link: Link) -> None:
+def test_one_client_serves_all(link: ClientThreads) -> None:
     assert ask(link, {"one": client}) == ask(link, {"one": client})
 
 
 @pytest.mark.parametrize("found", [{"name": "eve other"}, {"url": "http://elsewhere:25080"}])
-def test_a_connection_that_means_another_account_is_not_used(link: Link, found: dict[str, str]) -> None:
+def test_a_connection_that_means_another_account_is_not_used(link: ClientThreads, found: dict[str, str]) -> None:
     with pytest.raises(NotOurs, match=r"belongs to Bob Tester at http://panda:25080, .* edited now means"):
         ask(link, {"edited": lambda: client(**found)})
     assert ask(link, {"edited": lambda: client(**found), "other": client})
 
 
-def test_a_connection_that_cannot_be_read_is_passed_over(link: Link) -> None:
+def test_a_connection_that_cannot_be_read_is_passed_over(link: ClientThreads) -> None:
     assert ask(link, {"gone": unreadable, "other": client})
     with pytest.raises(NotDelivered):
-        ask(Link(BOB, lambda _: None), {"gone": unreadable})  # type: ignore[arg-type, return-value]
+        ask(ClientThreads(BOB, lambda _: None), {"gone": unreadable})  # type: ignore[arg-type, return-value]
 
 
-def test_after_a_refusal_the_other_connections_have_their_turn(link: Link) -> None:
+def test_after_a_refusal_the_other_connections_have_their_turn(link: ClientThreads) -> None:
     """One may hold a token that has expired, and another, of the same person, one that has not."""
 
     def refuse(_: PandaClient) -> None:
@@ -75,6 +77,6 @@ def test_after_a_refusal_the_other_connections_have_their_turn(link: Link) -> No
 
 
 def test_an_unknown_account_is_not_compared() -> None:
-    link = Link(replace(BOB, server="", user=""), lambda _: None)  # type: ignore[arg-type, return-value]
+    link = ClientThreads(replace(BOB, server="", user=""), lambda _: None)  # type: ignore[arg-type, return-value]
     assert ask(link, {"any": client})
     link.close()

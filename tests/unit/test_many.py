@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from panda_airflow.client import errors
 from panda_airflow.client.models import TaskInfo
-from panda_airflow.waiting.driver import Step, adrive, drive
+from panda_airflow.waiting.driver import Request, adrive, drive
 from panda_airflow.waiting.event import WaitEvent
 from panda_airflow.waiting.many import DETAILED, ManyEvent, ManyPlan, ManyWatch, read_many
 from panda_airflow.waiting.task import WaitPlan, Watch
@@ -58,11 +58,11 @@ class World:
         assert seconds >= 0
         self.now += seconds
 
-    def perform(self, step: Step) -> object:
-        if step.act == "kill":
-            self.kills.append(step.task_ids)
-            return dict.fromkeys(step.task_ids, errors.PermissionDenied("no") if self.kill_fails else None)
-        return self.see(step.task_ids) if step.task_ids else {}
+    def perform(self, request: Request) -> object:
+        if request.act == "kill":
+            self.kills.append(request.task_ids)
+            return dict.fromkeys(request.task_ids, errors.PermissionDenied("no") if self.kill_fails else None)
+        return self.see(request.task_ids) if request.task_ids else {}
 
     def see(self, task_ids: tuple[int, ...]) -> object:
         if len(self.looks) == len(self.history):
@@ -83,8 +83,8 @@ def run_adrive(plan: ManyPlan, world: World) -> ManyEvent | None:
     async def sleep(seconds: float) -> None:
         world.sleep(seconds)
 
-    async def perform(step: Step) -> object:
-        return world.perform(step)
+    async def perform(request: Request) -> object:
+        return world.perform(request)
 
     try:
         return asyncio.run(adrive(plan, perform, sleep=sleep, clock=lambda: world.now, log=Ears()))

@@ -16,7 +16,7 @@ from panda_airflow.client import ClientConfig, NotFound, NotOurs, PandaClient, S
 from panda_airflow.client.auth.credentials import account_of
 from panda_airflow.client.models import Mark, TaskInfo
 from panda_airflow.client.stored import Account
-from panda_airflow.client.task_parameters import STAMP, fingerprint
+from panda_airflow.client.task_parameters import STAMP, definition_digest
 from panda_airflow.devserver.server import DevServer
 from panda_airflow.steps.kill import last_words
 from panda_airflow.steps.record import differences
@@ -56,7 +56,7 @@ def test_what_is_no_stamp_is_none(stamp: Any) -> None:
 def test_comparisons_of_definitions_leave_the_stamp_out() -> None:
     assert differences({"vo": "wlcg"}, STAMPED) == []
     assert differences({"vo": "wlcg", STAMP: {"key": "another"}}, STAMPED) == []
-    assert fingerprint({"vo": "wlcg"}) == fingerprint({"vo": "wlcg"})
+    assert definition_digest({"vo": "wlcg"}) == definition_digest({"vo": "wlcg"})
 
 
 def test_only_the_key_proves_whose_a_task_is() -> None:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from panda_airflow.client import errors
 from panda_airflow.client.stored import Account
-from panda_airflow.waiting.driver import Step, adrive, drive
-from panda_airflow.waiting.poll_checks import LOOKS, judge_recovery, panda_ids
-from panda_airflow.waiting.polling import FOREVER, Finding, Kind, Poll, PollEvent, PollPlan, conclude
+from panda_airflow.waiting.driver import Request, adrive, drive
+from panda_airflow.waiting.poll_checks import POLL_CHECKS, judge_recovery, panda_ids
+from panda_airflow.waiting.polling import FOREVER, Finding, Poll, PollEnd, PollEvent, PollPlan, poll_result
 
 LOG = logging.getLogger(__name__)
 SINCE = 1_000_000.0
@@ -51,7 +51,7 @@ class World:
         return drive(plan, lambda _: self.look(), sleep=self.sleep, clock=lambda: self.now, log=LOG)
 
     def run_in_loop(self, plan: PollPlan) -> PollEvent:
-        async def look(_: Step) -> object:
+        async def look(_: Request) -> object:
             return self.look()
 
         async def sleep(seconds: float) -> None:
@@ -79,13 +79,13 @@ def by_poking(script: Sequence[object], plan: PollPlan) -> PollEvent:
 def test_every_wait_ends_with_the_same_event_on_every_path(script: list[object]) -> None:
     plan = replace(PLAN, deadline=SINCE + 500)
     event = World(script).run(plan)
-    assert event["kind"] in get_args(Kind)
+    assert event["kind"] in get_args(PollEnd)
     assert event == World(script).run_in_loop(plan) == by_poking(script, plan)
     assert event == json.loads(json.dumps(event))
 
 
 def test_what_was_found_is_the_result() -> None:
-    assert conclude(World([GOES_ON, ENDED]).run(PLAN)) == {"a": 1}
+    assert poll_result(World([GOES_ON, ENDED]).run(PLAN)) == {"a": 1}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_any_other_end_is_an_error_that_says_why(
     script: list[object], plan: PollPlan, error: type[errors.PandaError], words: str
 ) -> None:
     with pytest.raises(error, match=words) as caught:
-        conclude(World(script).run(plan))
+        poll_result(World(script).run(plan))
     assert type(caught.value) is error
 
 
@@ -123,14 +123,14 @@ def test_a_strange_page_is_maintenance_to_whoever_waits_for_the_server() -> None
 )
 def test_nothing_strange_is_taken_for_success(event: object) -> None:
     with pytest.raises(errors.UsageError):
-        conclude(event)
+        poll_result(event)
 
 
 def test_a_plan_survives_the_database() -> None:
     plan = replace(PLAN, account=Account("https://panda.example:25443", "Bob Tester"))
     assert PollPlan.from_json(json.loads(json.dumps(plan.to_json())) | {"of another version": 1}) == plan
     assert PollPlan.from_json({name: item for name, item in PLAN.to_json().items() if name != "account"}) == PLAN
-    assert PLAN.look in LOOKS
+    assert PLAN.look in POLL_CHECKS
 
 
 @pytest.mark.parametrize("given", [7, "7", [7], ["7"], (7,), "[7]"])

@@ -61,9 +61,9 @@ def test_an_outage_is_waited_for(error: errors.PandaError) -> None:
 def test_only_an_outage_that_ended_a_wait_is_waited_for_after_it(kind: str) -> None:
     wanted = RetryAction.RETRY if kind == "outage" else RetryAction.DEFAULT
     with pytest.raises(errors.WaitTimeout) as of_task:
-        task.conclude({"kind": kind, "task_id": 42, "status": "running"})
+        task.wait_result({"kind": kind, "task_id": 42, "status": "running"})
     with pytest.raises(errors.WaitTimeout) as of_other:
-        polling.conclude({"kind": kind, "what": "PanDA job 1", "value": None})
+        polling.poll_result({"kind": kind, "what": "PanDA job 1", "value": None})
     assert [POLICY.evaluate(caught.value, 1, 3).action for caught in (of_task, of_other)] == [wanted, wanted]
 
 

@@ -17,10 +17,10 @@ from panda_airflow.waiting.end_watcher import (
     LONGEST_BACKOFF,
     LONGEST_MEMORY,
     OVERLAP,
+    EndQuery,
+    EndWatcher,
     Position,
-    Question,
     TaskFilter,
-    Watch,
     backoff,
     end_of,
     read_time,
@@ -66,7 +66,7 @@ class Life:
     ends: list[Shown] = field(default_factory=list)
     left_out: set[str] = field(default_factory=set)
     told: list[str] = field(default_factory=list)
-    watch: Watch = field(default_factory=lambda: Watch(TaskFilter()))
+    watch: EndWatcher = field(default_factory=lambda: EndWatcher(TaskFilter()))
     stored: str = ""
 
     def end(self, task_id: int, late: float) -> None:
@@ -92,7 +92,7 @@ class Life:
 
     def ask(self, *, dies: bool = False) -> None:
         """Ask, tell and store; or die before that is stored."""
-        question = Question.of([self.watch], after(self.now + self.skew))
+        question = EndQuery.of([self.watch], after(self.now + self.skew))
         self.told += map(end_of, self.watch.take(question, self.answer(question.since)))
         if dies:
             self.restart()
@@ -100,7 +100,7 @@ class Life:
             self.stored = json.dumps(self.watch.position.to_json())
 
     def restart(self) -> None:
-        self.watch = Watch(TaskFilter(), Position.from_json(json.loads(self.stored)))
+        self.watch = EndWatcher(TaskFilter(), Position.from_json(json.loads(self.stored)))
 
     def play(self, acts: list[tuple[Any, ...]], *, dies: bool) -> None:
         self.ask()
@@ -144,35 +144,35 @@ def test_no_end_is_lost_to_a_death_between_telling_and_storing(
     assert set(life.told) == {end_of(end.info) for end in life.ends}
 
 
-def take(watch: Watch, tasks: list[TaskInfo], seconds: float = 10.0) -> list[int]:
-    return [info.task_id for info in watch.take(Question.of([watch], after(seconds)), tasks)]
+def take(watch: EndWatcher, tasks: list[TaskInfo], seconds: float = 10.0) -> list[int]:
+    return [info.task_id for info in watch.take(EndQuery.of([watch], after(seconds)), tasks)]
 
 
 def test_what_had_ended_before_the_first_answer_is_history() -> None:
-    watch = Watch(TaskFilter())
+    watch = EndWatcher(TaskFilter())
     assert take(watch, [ended(1, 0)]) == []
     assert take(watch, [ended(1, 0), ended(2, 0)]) == [2]
 
 
 def test_a_watcher_may_begin_in_the_past_and_tells_the_oldest_end_first() -> None:
-    watch = Watch(TaskFilter(), Position.at(after(0)))
+    watch = EndWatcher(TaskFilter(), Position.at(after(0)))
     assert take(watch, [ended(1, 5), ended(2, -1), ended(3, 0)]) == [3, 1]
 
 
 def test_a_task_that_is_retried_and_ends_again_is_told_again() -> None:
-    watch = Watch(TaskFilter(), Position.at(after(0)))
+    watch = EndWatcher(TaskFilter(), Position.at(after(0)))
     assert [take(watch, [ended(1, seconds)]) for seconds in (1, 1, 200)] == [[1], [], [1]]
 
 
 def test_a_time_in_the_future_does_not_hide_what_ends_before_it() -> None:
-    watch = Watch(TaskFilter(), Position.at(after(0)))
+    watch = EndWatcher(TaskFilter(), Position.at(after(0)))
     assert take(watch, [ended(1, 9e6)]) == [1]
     assert take(watch, [ended(2, 5)]) == [2]
     assert take(watch, [ended(3, 6)]) == [3]
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    watch = Watch(TaskFilter(), Position.at(after(0)))
+    watch = EndWatcher(TaskFilter(), Position.at(after(0)))
     for first in range(0, 10 * LONGEST_MEMORY, LONGEST_MEMORY):
         take(watch, [ended(number, number / 1000) for number in range(first, first + LONGEST_MEMORY)], 100)
     assert watch.position
@@ -219,10 +219,12 @@ def test_a_filter_that_could_never_match_is_refused(wanted: dict[str, Any], says
 
 def test_one_question_serves_all_watchers() -> None:
     watches = [
-        Watch(TaskFilter(statuses=["done"], user="Bob", prod_source_label="managed"), Position.at(after(100))),
-        Watch(TaskFilter(statuses=["failed", "done"], user="Bob", prod_source_label="managed"), Position.at(after(50))),
+        EndWatcher(TaskFilter(statuses=["done"], user="Bob", prod_source_label="managed"), Position.at(after(100))),
+        EndWatcher(
+            TaskFilter(statuses=["failed", "done"], user="Bob", prod_source_label="managed"), Position.at(after(50))
+        ),
     ]
-    question = Question.of(watches, after(200))
+    question = EndQuery.of(watches, after(200))
     scope = {"prodSourceLabel": "managed", "userName": "Bob"}
     assert question.since == after(50)
     assert [json.loads(text) for text in question.filters()] == [

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from panda_airflow.client.models import TaskInfo
 from panda_airflow.client.status import classify
-from panda_airflow.client.task_parameters import fingerprint
+from panda_airflow.client.task_parameters import definition_digest
 from panda_airflow.steps.decision import Action, Situation, decide
 from panda_airflow.steps.record import REWRITTEN, SubmissionRecord, differences
 
@@ -30,9 +30,9 @@ definitions = st.dictionaries(st.sampled_from(["vo", "ramCount", "log", "taskNam
 @given(definitions, definitions)
 def test_definitions_are_told_apart_by_their_values_whatever_their_order(one: dict[str, Any], other: Any) -> None:
     shuffled = dict(reversed(list(one.items())))
-    assert fingerprint(one) == fingerprint(shuffled) == fingerprint(json.loads(json.dumps(one)))
+    assert definition_digest(one) == definition_digest(shuffled) == definition_digest(json.loads(json.dumps(one)))
     same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
-    assert (fingerprint(one) == fingerprint(other)) is same
+    assert (definition_digest(one) == definition_digest(other)) is same
 
 
 @given(definitions, definitions)

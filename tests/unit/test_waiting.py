@@ -16,9 +16,9 @@ from panda_airflow.client import errors
 from panda_airflow.client.models import Mark, TaskInfo
 from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES, RETRYABLE_STATUSES
 from panda_airflow.client.stored import Account
-from panda_airflow.waiting.driver import Step, adrive, drive
+from panda_airflow.waiting.driver import Request, adrive, drive
 from panda_airflow.waiting.event import WaitEvent
-from panda_airflow.waiting.task import SETTLED, WaitPlan, Watch, conclude
+from panda_airflow.waiting.task import SETTLED, WaitPlan, Watch, wait_result
 from panda_airflow.waiting.task_retry import TaskRetryPolicy
 
 TASK_ID = 42
@@ -56,7 +56,7 @@ class World:
     def __post_init__(self) -> None:
         self._left = iter(self.history)
         self._proofs = iter(self.proofs)
-        self.steps: list[tuple[Step, float]] = []
+        self.steps: list[tuple[Request, float]] = []
         self.looks: list[tuple[Seen, float]] = []
 
     def clock(self) -> float:
@@ -82,9 +82,9 @@ class World:
             raise seen
         return seen
 
-    def perform(self, step: Step) -> object:
-        self.steps.append((step, self.now))
-        return {"look": self.look, "kill": self.kill, "prove": self.prove}[step.act]()
+    def perform(self, request: Request) -> object:
+        self.steps.append((request, self.now))
+        return {"look": self.look, "kill": self.kill, "prove": self.prove}[request.act]()
 
     def prove(self) -> None:
         """Fail as the script says; once it is over, the task carries the key."""
@@ -109,8 +109,8 @@ def run_adrive(plan: WaitPlan, world: World) -> WaitEvent | None:
     async def sleep(seconds: float) -> None:
         world.sleep(seconds)
 
-    async def perform(step: Step) -> object:
-        return world.perform(step)
+    async def perform(request: Request) -> object:
+        return world.perform(request)
 
     try:
         return asyncio.run(adrive(plan, perform, sleep=sleep, clock=world.clock, log=LOG))
@@ -431,7 +431,7 @@ def test_an_end_is_believed_only_of_a_task_that_carries_the_key(status: str) -> 
     event, world = story(keyed(), at(status), proofs=[FOREIGN])
     assert event
     assert (event["kind"], event.get("hopeless"), event["note"]) == ("error", True, str(FOREIGN))
-    assert [(step.act, step.key) for step, _ in world.steps] == [("look", ""), ("prove", "a key")]
+    assert [(request.act, request.key) for request, _ in world.steps] == [("look", ""), ("prove", "a key")]
     proven, _ = story(keyed(), at(status))
     assert proven
     assert proven["kind"] in ("ended", "failed")
@@ -441,7 +441,7 @@ def test_an_end_that_cannot_be_proven_now_is_asked_again_as_long_as_an_outage_ma
     event, world = story(keyed(outage=1000), *[at("done")] * 99, proofs=[DOWN, DOWN])
     assert event
     assert event["kind"] == "ended"
-    assert [step.act for step, _ in world.steps] == ["look", "prove"] * 3
+    assert [request.act for request, _ in world.steps] == ["look", "prove"] * 3
     event, world = story(keyed(outage=1000), *[at("done")] * 99, proofs=[DOWN] * 99)
     assert event
     assert (event["kind"], world.now >= SINCE + 1000) == ("outage", True)
@@ -461,7 +461,7 @@ def test_one_odd_refusal_of_what_must_be_there_ends_no_wait(plan: WaitPlan) -> N
 
 def test_a_kill_at_the_deadline_asks_for_the_key() -> None:
     _, world = story(keyed(deadline=SINCE + 50), at("running"), at("running"))
-    assert [step.key for step, _ in world.steps if step.act == "kill"] == ["a key"]
+    assert [request.key for request, _ in world.steps if request.act == "kill"] == ["a key"]
 
 
 def test_a_deadline_before_the_next_retry_ends_the_wait_at_once() -> None:
@@ -502,7 +502,7 @@ def test_the_final_status_of_before_a_command_is_not_believed_while_jedi_may_sti
     assert late
     assert late["kind"] == "stuck"
     with pytest.raises(errors.WaitTimeout, match=f"status is still {status}"):
-        conclude(late)
+        wait_result(late)
 
 
 def test_not_found_means_not_yet_only_until_the_task_was_seen() -> None:
@@ -550,7 +550,7 @@ def test_each_bad_end_has_its_error_which_explains_itself(
     kind: str, status: str, error: type[errors.TaskOutcome]
 ) -> None:
     with pytest.raises(error) as raised:
-        conclude(event_of(kind, status), ["1 job(s): bang", "", "https://monitor/task/42/"])
+        wait_result(event_of(kind, status), ["1 job(s): bang", "", "https://monitor/task/42/"])
     assert type(raised.value) is error
     assert (raised.value.task_id, raised.value.status) == (TASK_ID, status)
     for part in (
@@ -591,7 +591,7 @@ def test_what_is_no_event_of_a_wait_is_refused_and_never_taken_for_success(event
         and isinstance(event.get("status"), str)
     )
     try:
-        ended = conclude(event)["kind"] == "ended"
+        ended = wait_result(event)["kind"] == "ended"
     except errors.UsageError:
         assert not is_event
     except errors.TaskOutcome:

@@ -71,7 +71,7 @@ def owner(token: str) -> str:
     return str(claims.get("name") or "").strip().title() or str(claims.get("sub") or "")
 
 
-def fingerprint(token: str) -> str:
+def token_digest(token: str) -> str:
     """Name a token in a log without showing it."""
     return hashlib.sha256(token.encode()).hexdigest()[:8]
 
@@ -225,7 +225,7 @@ class TokenDirectory:
         except errors.PandaError as error:
             if left <= 0:
                 raise
-            log.warning("The token %s is still valid but was not refreshed: %s", fingerprint(token), error)
+            log.warning("The token %s is still valid but was not refreshed: %s", token_digest(token), error)
             return token
 
     def peek(self) -> str:
@@ -238,7 +238,7 @@ class TokenDirectory:
         try:
             return self._refresh(token) != token
         except errors.PandaError as error:
-            log.warning("The token %s was refused and not refreshed: %s", fingerprint(token), error)
+            log.warning("The token %s was refused and not refreshed: %s", token_digest(token), error)
             return False
 
     def _read(self) -> dict[str, Any]:
@@ -266,7 +266,7 @@ class TokenDirectory:
         if stored["id_token"] == stale:
             stored |= self._ask_provider(stored)
             self._write(stored)
-            log.info("Refreshed the token in %s, it is %s now", self.path, fingerprint(stored["id_token"]))
+            log.info("Refreshed the token in %s, it is %s now", self.path, token_digest(stored["id_token"]))
         return str(stored["id_token"])
 
     def _ask_provider(self, stored: dict[str, Any]) -> dict[str, Any]:

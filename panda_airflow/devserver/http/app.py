@@ -25,7 +25,7 @@ from panda_airflow.devserver.auth.identity import Forbidden, Gate
 from panda_airflow.devserver.auth.tokens import CLIENT_ID, ISSUER
 from panda_airflow.devserver.backend import Backend, Identity
 from panda_airflow.devserver.http.encoding import apache, plain, read_arguments, reply
-from panda_airflow.devserver.http.fault_layer import TroubleLayer
+from panda_airflow.devserver.http.fault_layer import FaultLayer
 from panda_airflow.devserver.http.routes import Routes, not_emulated
 from panda_airflow.devserver.http.validation import Invalid, validate
 
@@ -145,7 +145,7 @@ def build_app(frontend: Frontend, more: Sequence[Route] = ()) -> ASGIApp:
         Route("/iam/jwk", frontend.key_set),
     ]
     pages: dict[Any, Any] = {404: _not_found, 405: _not_allowed}
-    app = TroubleLayer(Starlette(routes=routes, exception_handlers=pages), frontend.backend.faults)
+    app = FaultLayer(Starlette(routes=routes, exception_handlers=pages), frontend.backend.faults)
     return TrustedHostMiddleware(app, LOCAL_NAMES, www_redirect=False)
 
 

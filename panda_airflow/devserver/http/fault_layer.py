@@ -19,7 +19,7 @@ RuntimeError: could not get a connection from the pool
 
 
 @dataclass(frozen=True)
-class TroubleLayer:
+class FaultLayer:
     """An ASGI application around another one.
 
     :param app: answers the requests that nothing is wrong with.

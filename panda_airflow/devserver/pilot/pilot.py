@@ -33,7 +33,7 @@ _LOOK = 0.05
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """How a job ended.
 
     :param code: the pilot's error code, 0 for success.
@@ -54,7 +54,7 @@ class Failed(Exception):
     :param outcome: why.
     """
 
-    def __init__(self, outcome: Outcome) -> None:
+    def __init__(self, outcome: JobOutcome) -> None:
         super().__init__(outcome.text)
         self.outcome = outcome
 
@@ -75,7 +75,7 @@ class Pilot:
     scratch: Path
     stop: Event = field(default_factory=Event)
 
-    def run(self) -> Outcome:
+    def run(self) -> JobOutcome:
         """Prepare the scratch directory, run the payload and copy its outputs into the cache."""
         try:
             payload = self._prepare()
@@ -84,7 +84,7 @@ class Pilot:
         except Failed as failure:
             return failure.outcome
         except (OSError, ValueError) as error:
-            return Outcome(GENERAL_ERROR, f"{type(error).__name__}: {error}")
+            return JobOutcome(GENERAL_ERROR, f"{type(error).__name__}: {error}")
         return outcome
 
     @property
@@ -97,12 +97,12 @@ class Pilot:
         try:
             payload = read_payload(self.job["jobParameters"])
         except BadParameters as error:
-            raise Failed(Outcome(SETUP_FAILED, str(error))) from error
+            raise Failed(JobOutcome(SETUP_FAILED, str(error))) from error
         if payload.sandbox:
             self._unpack(payload.sandbox)
         start = (self._work / payload.run_directory).resolve()
         if not start.is_relative_to(self._work.resolve()) or not start.is_dir():
-            raise Failed(Outcome(SETUP_FAILED, f"the sandbox has no directory {payload.run_directory}"))
+            raise Failed(JobOutcome(SETUP_FAILED, f"the sandbox has no directory {payload.run_directory}"))
         for lfn in payload.inputs:
             self._stage_in(lfn, start)
         return payload
@@ -110,17 +110,17 @@ class Pilot:
     def _unpack(self, name: str) -> None:
         archive = self.cache / Path(name).name
         if not archive.is_file():
-            raise Failed(Outcome(SETUP_FAILED, f"the sandbox {name} is not in the cache"))
+            raise Failed(JobOutcome(SETUP_FAILED, f"the sandbox {name} is not in the cache"))
         try:
             with tarfile.open(archive) as packed:
                 packed.extractall(self._work, filter="data")
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            raise Failed(Outcome(SETUP_FAILED, f"cannot unpack the sandbox {name}: {error}")) from error
+            raise Failed(JobOutcome(SETUP_FAILED, f"cannot unpack the sandbox {name}: {error}")) from error
 
     def _stage_in(self, lfn: str, start: Path) -> None:
         source = self.cache / Path(lfn).name
         if not source.is_file():
-            raise Failed(Outcome(STAGE_IN_FAILED, f"the input file {lfn} is not in the cache"))
+            raise Failed(JobOutcome(STAGE_IN_FAILED, f"the input file {lfn} is not in the cache"))
         shutil.copy2(source, start / source.name)
 
     def _environment(self) -> dict[str, str]:
@@ -135,7 +135,7 @@ class Pilot:
             "PanDA_AttemptNr": str(self.job["attemptNr"]),
         }
 
-    def _execute(self, payload: Payload) -> Outcome:
+    def _execute(self, payload: Payload) -> JobOutcome:
         with (self.scratch / "payload.stdout").open("wb") as out, (self.scratch / "payload.stderr").open("wb") as err:
             process = subprocess.Popen(  # noqa: S603 - running what the author submitted is the pilot's task
                 ["/bin/sh", "-c", payload.command],
@@ -153,11 +153,11 @@ class Pilot:
             end_group(process)
         tail = (self.scratch / "payload.stderr").read_bytes()[-_TAIL:].decode(errors="replace").strip()
         if trouble:
-            raise Failed(Outcome(*trouble, process.returncode, tail))
+            raise Failed(JobOutcome(*trouble, process.returncode, tail))
         if process.returncode:
             said = f"Failed to execute payload: {tail}" if tail else "Failed to execute payload"
-            raise Failed(Outcome(PAYLOAD_FAILED, said, process.returncode, tail))
-        return Outcome(exit_code=0)
+            raise Failed(JobOutcome(PAYLOAD_FAILED, said, process.returncode, tail))
+        return JobOutcome(exit_code=0)
 
     def _watch(self, process: subprocess.Popen[bytes]) -> tuple[int, str] | None:
         """Wait for the payload to end; say why if it has to be ended."""
@@ -172,7 +172,7 @@ class Pilot:
             return None
         return KILLED_BY_SERVER, "This job was killed by panda server"
 
-    def _stage_out(self, payload: Payload, outcome: Outcome) -> None:
+    def _stage_out(self, payload: Payload, outcome: JobOutcome) -> None:
         start = self._work / payload.run_directory
         local_names = {lfn: local for local, lfn in payload.outputs.items()}
         for lfn in self.outputs:
@@ -180,7 +180,7 @@ class Pilot:
             found = sorted(glob.glob(local, root_dir=start))
             if not found:
                 said = f"Expected output file does not exist: {local}"
-                raise Failed(Outcome(MISSING_OUTPUT, said, outcome.exit_code))
+                raise Failed(JobOutcome(MISSING_OUTPUT, said, outcome.exit_code))
             self._keep([start / name for name in found], self.cache / Path(lfn).name, pack="*" in local)
 
     def _keep(self, sources: list[Path], target: Path, *, pack: bool) -> None:

@@ -9,7 +9,7 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from panda_airflow.devserver.backend import Backend
-from panda_airflow.devserver.pilot.pilot import KILLED_BY_SERVER, Outcome, Pilot, adler32, end_orphans
+from panda_airflow.devserver.pilot.pilot import KILLED_BY_SERVER, JobOutcome, Pilot, adler32, end_orphans
 from panda_airflow.devserver.storage import jobs
 from panda_airflow.devserver.storage.store import DatabaseDown, Row
 
@@ -125,7 +125,7 @@ class Slots:
             else:
                 return
 
-    def _settle(self, pilot: Pilot, outcome: Outcome) -> None:
+    def _settle(self, pilot: Pilot, outcome: JobOutcome) -> None:
         job_id = pilot.job["PandaID"]
         logs = self._names(pilot.job, "log")
         jobs.move(self._backend, job_id, "transferring")
@@ -141,13 +141,13 @@ class Slots:
         return int((self._backend.clock() - started).total_seconds()) if started else 0
 
 
-def _state(outcome: Outcome) -> str:
+def _state(outcome: JobOutcome) -> str:
     if outcome.code == KILLED_BY_SERVER:
         return "cancelled"
     return "failed" if outcome.code else "finished"
 
 
-def _diagnostics(outcome: Outcome, seconds: int) -> dict[str, Any]:
+def _diagnostics(outcome: JobOutcome, seconds: int) -> dict[str, Any]:
     columns: dict[str, Any] = {
         "pilotErrorCode": outcome.code,
         "pilotErrorDiag": outcome.text or None,

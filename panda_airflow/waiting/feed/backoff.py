@@ -11,7 +11,7 @@ from panda_airflow.waiting.feed.planner import TOO_MANY_FAILURES, Waiting, doubl
 LONGEST_TROUBLE = 60.0
 
 
-class Trouble:
+class Backoff:
     """Looks that fail in a row, whatever their task; while they do, another look tells nothing new.
 
     :ivar error: the last of them, or None.

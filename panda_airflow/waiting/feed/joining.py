@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from panda_airflow.client.models import TaskInfo
 from panda_airflow.client.session import PandaClient
 from panda_airflow.client.stored import Account
-from panda_airflow.waiting.driver import Step
+from panda_airflow.waiting.driver import Request
 from panda_airflow.waiting.feed.planner import Waiting
 from panda_airflow.waiting.feed.poller import WAKES_AT_ONCE, Feed
 from panda_airflow.waiting.feed.threads import LOOKS_AT_ONCE
@@ -35,16 +35,16 @@ class Waiter:
 
     :param plan: what it waits for; the feed tells only of ends, so that a wait for anything else looks for itself.
     :param task_ids: JediTaskIDs.
-    :param alone: whether it looks for itself in any case.
+    :param own_pace: whether it looks for itself in any case.
     """
 
-    def __init__(self, feed: Feed, plan: WaitPlan, task_ids: Iterable[int], *, alone: bool) -> None:
-        alone, sure = alone or plan.looks_itself, plan.sure
+    def __init__(self, feed: Feed, plan: WaitPlan, task_ids: Iterable[int], *, own_pace: bool) -> None:
+        own_pace, conclusive = own_pace or plan.looks_itself, plan.conclusive
         self._feed = feed
         self._label = plan.label
         self._deadline = plan.deadline
         self._called: asyncio.Future[None] | None = None
-        self.waiting = {task_id: Waiting(task_id, plan.poll_interval, alone, sure) for task_id in task_ids}
+        self.waiting = {task_id: Waiting(task_id, plan.poll_interval, own_pace, conclusive) for task_id in task_ids}
 
     async def __aenter__(self) -> Self:
         """Begin, in portions."""
@@ -82,18 +82,18 @@ class Waiter:
         for waiting in self.waiting.values():
             waiting.due, waiting.deadline = now + seconds, deadline
 
-    async def perform(self, step: Step) -> object:
+    async def perform(self, request: Request) -> object:
         """Do what a step of the wait asks for, a look once there is a reason; see :func:`.task_polls.perform`.
 
         :return: for a look a ``TaskInfo``, or the ``TaskRow`` that an answer told.
         :raises PandaError: the server did not answer, or refused.
         """
         (waiting,) = self.waiting.values()
-        if step.act != "look":
-            return await self._feed.run(partial(perform, task_id=waiting.task_id, step=step))
+        if request.act != "look":
+            return await self._feed.run(partial(perform, task_id=waiting.task_id, request=request))
         while True:
             await self._rest()
-            async with self._feed.line:
+            async with self._feed.semaphore:
                 if self._feed.left(waiting) <= 0:
                     return waiting.take_row() or await self._feed.look(waiting)
 
@@ -113,25 +113,25 @@ class Waiter:
 class ManyWaiter(Waiter):
     """A wait for many tasks that has joined a feed; its looks tell only of those tasks of which there is news."""
 
-    async def perform(self, step: Step) -> dict[int, object]:
+    async def perform(self, request: Request) -> dict[int, object]:
         """Do what a step of the wait asks for; see :func:`panda_airflow.waiting.task_polls.perform_many`."""
-        if step.act != "look":
-            return await self._feed.run(partial(perform_many, step=step))
-        self.leave(self.waiting.keys() - set(step.task_ids))
+        if request.act != "look":
+            return await self._feed.run(partial(perform_many, request=request))
+        self.leave(self.waiting.keys() - set(request.task_ids))
         await self._rest()
         seen: dict[int, object] = {task_id: row for task_id, one in self.waiting.items() if (row := one.take_row())}
         due = [task_id for task_id, one in self.waiting.items() if task_id not in seen and self._feed.left(one) <= 0]
         first, number = 0, LOOKS_AT_ONCE  # few first: a server in trouble is spared the others
         while first < len(due):
-            seen |= await self._look(replace(step, task_ids=tuple(due[first : first + number])))
+            seen |= await self._look(replace(request, task_ids=tuple(due[first : first + number])))
             first, number = first + number, MANY_LOOKS
         return seen
 
-    async def _look(self, step: Step) -> dict[int, object]:
-        waits = [self.waiting[task_id] for task_id in step.task_ids]
+    async def _look(self, request: Request) -> dict[int, object]:
+        waits = [self.waiting[task_id] for task_id in request.task_ids]
         for waiting in waits:
             waiting.news = False
-        answers = await self._feed.look_at_many(waits, step)
+        answers = await self._feed.look_at_many(waits, request)
         for number, (task_id, answer) in enumerate(answers.items(), 1):
             answers[task_id] = self._learned(self.waiting[task_id], answer)
             if number % WAKES_AT_ONCE == 0:
@@ -141,7 +141,7 @@ class ManyWaiter(Waiter):
     def _learned(self, waiting: Waiting, answer: object) -> object:
         if isinstance(answer, TaskInfo):
             return self._feed.saw(waiting, answer)
-        self._feed.missed(waiting, answer)
+        self._feed.look_failed(waiting, answer)
         return answer
 
 
@@ -151,7 +151,7 @@ def join(
     plan: WaitPlan | ManyPlan,
     report: Callable[[Feed], None] | None = None,
     *,
-    alone: bool = False,
+    own_pace: bool = False,
 ) -> Waiter:
     """Wait for a task, or for many, together with all other waits of the same account in this event loop.
 
@@ -162,7 +162,7 @@ def join(
     :param connect: makes the client, in a thread; called once, and again after the server refused the credential.
     :param plan: what to wait for, and at which account.
     :param report: called once a minute and at the end of a feed, for its counters.
-    :param alone: look at the task as often as the plan says, which costs least where no other wait is to come.
+    :param own_pace: look at the task as often as the plan says, which costs least where no other wait is to come.
     """
     feeds = _feeds.setdefault(asyncio.get_running_loop(), {})
     account = plan.each.account if isinstance(plan, ManyPlan) else plan.account
@@ -170,8 +170,8 @@ def join(
     feed = feeds.get(key) or feeds.setdefault(key, Feed(name, account, report, partial(feeds.pop, key)))
     feed.may_connect(name, connect)
     if isinstance(plan, ManyPlan):
-        return ManyWaiter(feed, plan.each, plan.task_ids, alone=alone)
-    return Waiter(feed, plan, (plan.task_id,), alone=alone)
+        return ManyWaiter(feed, plan.each, plan.task_ids, own_pace=own_pace)
+    return Waiter(feed, plan, (plan.task_id,), own_pace=own_pace)
 
 
 def feeds() -> list[Feed]:

@@ -58,37 +58,37 @@ class Waiting:
 
     :param task_id: JediTaskID.
     :param interval: seconds that may pass before a change is noticed.
-    :param alone: whether it needs more than the end of the task, which the feed cannot tell.
-    :param sure: final statuses of which a row says all that the wait needs.
+    :param own_pace: whether it needs more than the end of the task, which the feed cannot tell.
+    :param conclusive: final statuses of which a row says all that the wait needs.
     :param due: when it looks if the feed cannot tell about its task.
     :param deadline: when it looks at the latest.
     :param entered: when it was last put under its scope.
-    :param hope: until when it waits to be shown for the first time.
-    :param hidden: until when its task is taken not to be registered yet, which a question shows once it is.
+    :param shown_by: until when it waits to be shown for the first time.
+    :param unregistered_until: until when its task is taken not to be registered yet, which a question shows once it is.
     :param known: whether its task was ever seen.
-    :param told: the last final state that an answer told and that is no end by itself.
+    :param last_told: the last final state that an answer told and that is no end by itself.
     :param news: whether there is a reason to look now.
-    :param doubt: whether the last answer may hide the task.
-    :param missed: whether its last look has failed, so that it takes the server to be away.
+    :param maybe_hidden: whether the last answer may hide the task.
+    :param look_failed: whether its last look has failed, so that it takes the server to be away.
     :param row: what an answer tells the wait itself: the end of the task, or that the server is back.
     """
 
     task_id: int
     interval: float
-    alone: bool = False
-    sure: frozenset[str] = frozenset()
+    own_pace: bool = False
+    conclusive: frozenset[str] = frozenset()
     due: float = -inf
     deadline: float = inf
     scope: Scope | None = None
     request_id: int = 0
     entered: float = -inf
-    hope: float = -inf
-    hidden: float = -inf
+    shown_by: float = -inf
+    unregistered_until: float = -inf
     known: bool = False
-    told: State | None = None
+    last_told: State | None = None
     news: bool = False
-    doubt: bool = False
-    missed: bool = False
+    maybe_hidden: bool = False
+    look_failed: bool = False
     row: TaskRow | None = None
 
     def take_row(self) -> TaskRow | None:
@@ -106,7 +106,7 @@ class Scope:
     :param waiting: waits by request ID.
     :param members: all of them.
     :param unproven: those whose task no answer has shown yet, nor a look since.
-    :param doubted: those that the last answer may hide.
+    :param maybe_hidden_waits: those that the last answer may hide.
     :param interval: the shortest of all waits.
     :param watermark: a time of the server that had passed at ``marked``, naive UTC, or None.
     :param marked: when that was established, by the feed's clock.
@@ -123,7 +123,7 @@ class Scope:
     waiting: dict[int, set[Waiting]] = field(default_factory=dict)
     members: set[Waiting] = field(default_factory=set)
     unproven: set[Waiting] = field(default_factory=set)
-    doubted: set[Waiting] = field(default_factory=set)
+    maybe_hidden_waits: set[Waiting] = field(default_factory=set)
     interval: float = inf
     watermark: datetime | None = None
     marked: float = 0.0
@@ -141,7 +141,7 @@ class Scope:
     def trusted_until(self, waiting: Waiting) -> float:
         """Until when a task is left to the questions."""
         if waiting in self.unproven:
-            return -inf if self.failures >= TOO_MANY_FAILURES else max(waiting.hope, waiting.hidden)
+            return -inf if self.failures >= TOO_MANY_FAILURES else max(waiting.shown_by, waiting.unregistered_until)
         return -inf if self.failures >= TOO_MANY_FAILURES else self.audited + 2 * AUDIT - waiting.task_id % SPREAD
 
     def enter(self, waiting: Waiting, request_id: int, now: float) -> None:
@@ -151,20 +151,20 @@ class Scope:
         self.interval = min(self.interval, waiting.interval)
         waiting.scope, waiting.request_id, waiting.entered = self, request_id, now
 
-    def doubt(self, waiting: Waiting, when: float) -> None:
+    def have_proven(self, waiting: Waiting, when: float) -> None:
         """Have a question show that a wait is covered."""
         self.prove = min(self.prove if self.unproven else inf, max(when, self.earliest))
         self.unproven.add(waiting)
 
     def leave(self, waiting: Waiting) -> None:
         """Cover a wait no more."""
-        for group in (self.members, self.unproven, self.doubted, self.waiting[waiting.request_id]):
+        for group in (self.members, self.unproven, self.maybe_hidden_waits, self.waiting[waiting.request_id]):
             group.discard(waiting)
         if not self.waiting[waiting.request_id]:
             del self.waiting[waiting.request_id]
-        waiting.scope, waiting.doubt = None, False
+        waiting.scope, waiting.maybe_hidden = None, False
 
-    def advance(self, question: Question, latest: datetime | None, now: float) -> None:
+    def advance(self, question: BulkPoll, latest: datetime | None, now: float) -> None:
         """Move the watermark, but only by an answer that holds something: an empty one may come from nowhere.
 
         :param latest: of the server's times in the answer; one that lies in the future is none of its clock's.
@@ -175,7 +175,7 @@ class Scope:
 
 
 @dataclass(eq=False)
-class Question:
+class BulkPoll:
     """One bulk request, and what its answer has told so far.
 
     :param since: as the server reads it.
@@ -185,7 +185,7 @@ class Question:
     :param unshown: waits whose task its answer should show and has not shown yet.
     :param asked: when, by the feed's clock.
     :param utc: when, by this machine's clock, naive UTC.
-    :param doubted: waits that its answer may hide.
+    :param maybe_hidden_waits: waits that its answer may hide.
     :param oldest: the oldest time that it told of a task that is waited for.
     :param shown: whether it told of any such task.
     """
@@ -198,12 +198,12 @@ class Question:
     unshown: set[Waiting]
     asked: float
     utc: datetime
-    doubted: set[Waiting] = field(default_factory=set)
+    maybe_hidden_waits: set[Waiting] = field(default_factory=set)
     oldest: datetime | None = None
     shown: bool = False
 
 
-class Ledger:
+class Planner:
     """Decides what to ask, and which waits have a reason to look."""
 
     def __init__(self) -> None:
@@ -211,22 +211,22 @@ class Ledger:
 
     def join(self, waiting: Waiting, label: str, now: float) -> None:
         """Take a task for the caller's own until the next question shows it, or not."""
-        if waiting.alone:
+        if waiting.own_pace:
             return
         scope = self._scope("", label)
         if not scope.members:
             scope.next = max(scope.next, now + waiting.interval)
         scope.enter(waiting, waiting.task_id, now)
-        waiting.hope = now + 2 * waiting.interval
-        scope.doubt(waiting, now + min(GATHERING, waiting.interval / 10))
+        waiting.shown_by = now + 2 * waiting.interval
+        scope.have_proven(waiting, now + min(GATHERING, waiting.interval / 10))
 
     def saw(self, waiting: Waiting, info: TaskInfo, now: float) -> None:
         """Learn from a look where the task belongs, and from now on leave it to the questions if they cover it."""
-        waiting.known, waiting.missed = True, False
+        waiting.known, waiting.look_failed = True, False
         label = str(info.raw.get("prodSourceLabel") or "")
         if info.status == "registered":  # not refined: it has no owner yet
-            self.hidden(waiting, now)
-        elif waiting.alone or info.status in FINAL_STATUSES or not label:  # it may wait for a command to be executed
+            self.not_registered(waiting, now)
+        elif waiting.own_pace or info.status in FINAL_STATUSES or not label:  # it may wait for a command to be executed
             self.forget(waiting)
         else:
             self._cover(waiting, info, label, now)
@@ -241,16 +241,16 @@ class Ledger:
         waiting.entered = now
         scope.oldest = _older(scope.oldest, info.modification_time)
 
-    def missed(self, waiting: Waiting) -> None:
+    def look_failed(self, waiting: Waiting) -> None:
         """Take it that a look failed: the wait looks again at its own pace, unless an answer shows its task."""
-        waiting.news, waiting.hope, waiting.missed, waiting.told = False, -inf, True, None
+        waiting.news, waiting.shown_by, waiting.look_failed, waiting.last_told = False, -inf, True, None
         if scope := waiting.scope:
-            scope.doubt(waiting, scope.next)
+            scope.have_proven(waiting, scope.next)
 
-    def hidden(self, waiting: Waiting, now: float) -> None:
+    def not_registered(self, waiting: Waiting, now: float) -> None:
         """Take it that JEDI has not registered a task; whether there is such a task at all only rare looks tell."""
-        self.missed(waiting)
-        waiting.hidden = now + HIDDEN * (1 + waiting.task_id % 100 / 100) * waiting.interval
+        self.look_failed(waiting)
+        waiting.unregistered_until = now + HIDDEN * (1 + waiting.task_id % 100 / 100) * waiting.interval
 
     def forget(self, waiting: Waiting) -> None:
         """Ask nothing more for this wait."""
@@ -259,7 +259,7 @@ class Ledger:
 
     def left(self, waiting: Waiting, now: float) -> float:
         """Seconds until this wait should look, 0 or less for now; ask again when they have passed."""
-        trusted = waiting.scope.trusted_until(waiting) if waiting.scope and not waiting.doubt else -inf
+        trusted = waiting.scope.trusted_until(waiting) if waiting.scope and not waiting.maybe_hidden else -inf
         until = -inf if waiting.news else trusted if now < trusted else waiting.due
         return min(until, waiting.deadline) - now
 
@@ -267,7 +267,7 @@ class Ledger:
         """When to ask the next question, by the feed's clock; never if nobody waits for an answer."""
         return min((scope.next_time() for scope in self._scopes.values()), default=inf)
 
-    def question(self, now: float, utc: datetime) -> Question:
+    def question(self, now: float, utc: datetime) -> BulkPoll:
         """Say what to ask now, when :meth:`next_time` has come.
 
         :param utc: the time by this machine's clock, naive UTC.
@@ -284,9 +284,9 @@ class Ledger:
             since = min(since, utc - REACH)
         first = min(waiting.task_id for waiting in asked_for) - 1
         unshown = set(asked_for) if wide or proof else set[Waiting]()
-        return Question(scope, since.strftime("%Y-%m-%d %H:%M:%S"), first, wide, not (wide or proof), unshown, now, utc)
+        return BulkPoll(scope, since.strftime("%Y-%m-%d %H:%M:%S"), first, wide, not (wide or proof), unshown, now, utc)
 
-    def read(self, question: Question, rows: Iterable[TaskRow]) -> list[Waiting]:
+    def read(self, question: BulkPoll, rows: Iterable[TaskRow]) -> list[Waiting]:
         """Take a part of an answer; return the waits whose :meth:`left` has changed."""
         changed = []
         for row in rows:
@@ -294,34 +294,34 @@ class Ledger:
                 if row.task_id == waiting.task_id:
                     _show(row, waiting, question)
                 else:
-                    waiting.doubt = True
-                    question.doubted.add(waiting)
-                if waiting.doubt or waiting.news:
+                    waiting.maybe_hidden = True
+                    question.maybe_hidden_waits.add(waiting)
+                if waiting.maybe_hidden or waiting.news:
                     changed.append(waiting)
         return changed
 
-    def conclude(self, question: Question, latest: datetime | None, now: float) -> list[Waiting]:
+    def finish(self, question: BulkPoll, latest: datetime | None, now: float) -> list[Waiting]:
         """Take the end of an answer; return the waits whose :meth:`left` has changed.
 
         :param latest: of all times in the answer, None if it is empty.
         """
         scope = question.scope
         scope.advance(question, latest, now)
-        for waiting in scope.doubted - question.doubted:
-            waiting.doubt = False
-        scope.doubted = question.doubted & scope.members
+        for waiting in scope.maybe_hidden_waits - question.maybe_hidden_waits:
+            waiting.maybe_hidden = False
+        scope.maybe_hidden_waits = question.maybe_hidden_waits & scope.members
         is_strange = question.wide and not question.shown and scope.audited > -inf
         unshown = set[Waiting]() if is_strange else question.unshown & scope.members
-        missing = [one for one in unshown if one.entered <= question.asked and one.hidden <= now]
+        missing = [one for one in unshown if one.entered <= question.asked and one.unregistered_until <= now]
         for waiting in missing:
-            waiting.hope, waiting.news = -inf, waiting.news or waiting not in scope.unproven
+            waiting.shown_by, waiting.news = -inf, waiting.news or waiting not in scope.unproven
         if question.wide and question.shown:
             scope.oldest = question.oldest
         scope.failures = scope.failures + 1 if is_strange else 0
         _schedule(question, now)
         return list(scope.members) if scope.failures == TOO_MANY_FAILURES else missing
 
-    def failed(self, question: Question, error: errors.PandaError, now: float) -> list[Waiting]:
+    def failed(self, question: BulkPoll, error: errors.PandaError, now: float) -> list[Waiting]:
         """Take it that a question was not answered; return the waits whose :meth:`left` has changed."""
         scope = question.scope
         scope.failures += 1
@@ -333,10 +333,10 @@ class Ledger:
         return known or self._scopes.setdefault((user, label), Scope(user, label))
 
 
-def _show(row: TaskRow, waiting: Waiting, question: Question) -> None:
+def _show(row: TaskRow, waiting: Waiting, question: BulkPoll) -> None:
     """Note what a row means to the wait for its task."""
     scope, state = question.scope, (row.status, row.modification_time)
-    if row.status in waiting.sure and waiting in scope.unproven and waiting.entered >= question.asked:
+    if row.status in waiting.conclusive and waiting in scope.unproven and waiting.entered >= question.asked:
         return  # it joined too late to believe this row: the next question, which comes soon, shows it again
     question.shown = waiting.known = True
     question.unshown.discard(waiting)
@@ -344,17 +344,17 @@ def _show(row: TaskRow, waiting: Waiting, question: Question) -> None:
     if question.wide:
         scope.audited, question.oldest = question.asked, _older(question.oldest, row.modification_time)
     scope.oldest = _older(scope.oldest, row.modification_time)
-    if row.status in waiting.sure and waiting.entered < question.asked:
+    if row.status in waiting.conclusive and waiting.entered < question.asked:
         waiting.row, waiting.news = row, True
     elif row.status in FINAL_STATUSES:
-        waiting.news = waiting.news or question.wide or state != waiting.told
-        waiting.told, waiting.doubt = state, True
-        question.doubted.add(waiting)
-    elif waiting.missed:
-        waiting.row, waiting.news, waiting.missed = row, True, False
+        waiting.news = waiting.news or question.wide or state != waiting.last_told
+        waiting.last_told, waiting.maybe_hidden = state, True
+        question.maybe_hidden_waits.add(waiting)
+    elif waiting.look_failed:
+        waiting.row, waiting.news, waiting.look_failed = row, True, False
 
 
-def _schedule(question: Question, now: float, retry_after: float | None = None) -> None:
+def _schedule(question: BulkPoll, now: float, retry_after: float | None = None) -> None:
     """Ask again after the shortest interval, rarely while it fails, and never faster than the server answers."""
     scope, took = question.scope, now - question.asked
     interval = scope.interval if scope.members else 0.0

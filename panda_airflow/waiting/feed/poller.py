@@ -31,11 +31,11 @@ from panda_airflow.client.models import TaskInfo
 from panda_airflow.client.session import PandaClient
 from panda_airflow.client.status import FINAL_STATUSES
 from panda_airflow.client.stored import Account
-from panda_airflow.waiting.driver import Step
-from panda_airflow.waiting.feed.backoff import Trouble
-from panda_airflow.waiting.feed.planner import Ledger, Question, Waiting
-from panda_airflow.waiting.feed.push import Listener
-from panda_airflow.waiting.feed.threads import LOOKS_AT_ONCE, Link, ask
+from panda_airflow.waiting.driver import Request
+from panda_airflow.waiting.feed.backoff import Backoff
+from panda_airflow.waiting.feed.planner import BulkPoll, Planner, Waiting
+from panda_airflow.waiting.feed.push import BrokerListener
+from panda_airflow.waiting.feed.threads import LOOKS_AT_ONCE, ClientThreads, send_bulk_poll
 from panda_airflow.waiting.task_polls import perform_many
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Feed:
     :param report: receives the feed, once a minute and at its end.
     :param forget: called at the end.
     :ivar waiters: who waits for a task, by wait.
-    :ivar line: what a look at a single task has to hold.
+    :ivar semaphore: what a look at a single task has to hold.
     :ivar questions: bulk requests made.
     :ivar looks: requests made for single tasks.
     :ivar changes: times that a wait was given a reason to look.
@@ -84,10 +84,10 @@ class Feed:
         self.questions = self.looks = self.changes = self.failures = 0
         self.answered: float | None = None
         loop = asyncio.get_running_loop()
-        self._ledger = Ledger()
-        self._trouble = Trouble()
-        self._link = Link(account, lambda config: Listener(config, loop, self.tell))
-        self.line = asyncio.Semaphore(LOOKS_AT_ONCE)
+        self._planner = Planner()
+        self._backoff = Backoff()
+        self._threads = ClientThreads(account, lambda config: BrokerListener(config, loop, self.tell))
+        self.semaphore = asyncio.Semaphore(LOOKS_AT_ONCE)
         self._one_list = asyncio.Lock()
         self._more = asyncio.Event()
         self._poller: asyncio.Task[None] | None = None
@@ -101,13 +101,13 @@ class Feed:
         return inf if self.answered is None else time.monotonic() - self.answered
 
     @property
-    def listener(self) -> Listener | None:
+    def listener(self) -> BrokerListener | None:
         """What hears of changes from a message broker, if the connection names one."""
-        return self._link.listener
+        return self._threads.listener
 
     def may_connect(self, name: str, connect: Callable[[], PandaClient]) -> None:
         """Learn of a connection by which the client can be made."""
-        self._link.ways.setdefault(name, connect)
+        self._threads.ways.setdefault(name, connect)
 
     def tell(self, task_id: int, status: str) -> None:
         """Give the waits for a task a reason to look now; only what they see themselves can end them.
@@ -115,7 +115,7 @@ class Feed:
         :param status: that somebody else saw.
         """
         for waiting, waiter in self.waiters.items():
-            if waiting.task_id == task_id and (waiting.alone or status in FINAL_STATUSES):
+            if waiting.task_id == task_id and (waiting.own_pace or status in FINAL_STATUSES):
                 waiting.news = True
                 self.changes += 1
                 waiter.wake()
@@ -131,12 +131,12 @@ class Feed:
 
         :param label: that its task has, for all that is known.
         """
-        self._ledger.join(waiting, label, time.monotonic())
+        self._planner.join(waiting, label, time.monotonic())
         self._poll_on()
 
     def left(self, waiting: Waiting) -> float:
-        """Seconds until a wait should look; see :meth:`Ledger.left`."""
-        return self._ledger.left(waiting, time.monotonic())
+        """Seconds until a wait should look; see :meth:`Planner.left`."""
+        return self._planner.left(waiting, time.monotonic())
 
     async def look(self, waiting: Waiting) -> TaskInfo:
         """Look at one task.
@@ -148,71 +148,71 @@ class Feed:
             self._check(waiting)
             info = await self._request(waiting)
         except PandaError as error:
-            self.missed(waiting, error)
+            self.look_failed(waiting, error)
             raise
-        self._trouble.succeeded()
+        self._backoff.succeeded()
         return self.saw(waiting, info)
 
-    async def look_at_many(self, waits: Sequence[Waiting], step: Step) -> dict[int, object]:
+    async def look_at_many(self, waits: Sequence[Waiting], request: Request) -> dict[int, object]:
         """Look at the tasks of one list at a time, or at a single one as :meth:`look` does."""
         gone = Event()
-        async with self.line if len(waits) == 1 else self._one_list:
+        async with self.semaphore if len(waits) == 1 else self._one_list:
             try:
                 self._check(waits[0])
-                answers = await self.run(partial(perform_many, step=step, gone=gone))
+                answers = await self.run(partial(perform_many, request=request, gone=gone))
             except PandaError as error:
-                return dict.fromkeys(step.task_ids, error)
+                return dict.fromkeys(request.task_ids, error)
             finally:
                 gone.set()
         failed = [(one, answer) for one in waits if isinstance(answer := answers[one.task_id], PandaError)]
         self.looks += len(waits)
         self.failures += len(failed)
         if len(failed) < len(waits):
-            self._trouble.succeeded()
+            self._backoff.succeeded()
         else:
             for waiting, answer in failed:
-                self._trouble.failed(waiting, answer, time.monotonic())
+                self._backoff.failed(waiting, answer, time.monotonic())
         return answers
 
     def _check(self, waiting: Waiting) -> None:
         """Spare the server a look that would fail, unless the credential was renewed since."""
-        if is_renewed(self._trouble.error):
-            self._trouble.succeeded()
-        self._trouble.check(waiting, time.monotonic())
+        if is_renewed(self._backoff.error):
+            self._backoff.succeeded()
+        self._backoff.check(waiting, time.monotonic())
 
     def saw(self, waiting: Waiting, info: TaskInfo) -> TaskInfo:
         """Learn from a look.
 
         :return: the task with little of its raw data, as that would be kept for as long as the wait lasts.
         """
-        self._ledger.saw(waiting, info, time.monotonic())
+        self._planner.saw(waiting, info, time.monotonic())
         self._poll_on()
         return replace(info, raw={name: info.raw[name] for name in _KEPT & info.raw.keys()})
 
-    def missed(self, waiting: Waiting, error: object) -> None:
+    def look_failed(self, waiting: Waiting, error: object) -> None:
         """Learn that a look failed."""
         if isinstance(error, NotFound) and not waiting.known:
-            self._ledger.hidden(waiting, time.monotonic())
+            self._planner.not_registered(waiting, time.monotonic())
         else:
-            self._ledger.missed(waiting)
+            self._planner.look_failed(waiting)
 
     def leave(self, waiting: Waiting) -> None:
         """Forget a wait that is over."""
         self.waiters.pop(waiting, None)
-        self._ledger.forget(waiting)
+        self._planner.forget(waiting)
 
     def close(self) -> None:
         """Stop asking and close the client, in its thread."""
         self._forget()
         if self._poller:
             self._poller.cancel()
-        self._link.close()
+        self._threads.close()
         if self._report:
             asyncio.get_running_loop().call_soon(self._report, self)  # no wait fails with it
 
     async def run(self, call: Callable[[PandaClient], R]) -> R:
         """Let a thread use the client."""
-        return await self._link.run(call)
+        return await self._threads.run(call)
 
     async def _request(self, waiting: Waiting) -> TaskInfo:
         self.looks += 1
@@ -220,7 +220,7 @@ class Feed:
             return await self.run(lambda client: client.task.get_detailed_info(waiting.task_id))
         except PandaError as error:
             self.failures += 1
-            self._trouble.failed(waiting, error, time.monotonic())
+            self._backoff.failed(waiting, error, time.monotonic())
             raise
 
     def _poll_on(self) -> None:
@@ -239,29 +239,29 @@ class Feed:
     async def _poll(self) -> None:
         while True:
             self._more.clear()
-            ends = min(self._ledger.next_time(), self._reported + REPORT_INTERVAL)
+            ends = min(self._planner.next_time(), self._reported + REPORT_INTERVAL)
             await _wait(self._more, ends - time.monotonic())
             now = time.monotonic()
-            if now >= self._ledger.next_time():
+            if now >= self._planner.next_time():
                 utc = datetime.fromtimestamp(time.time(), UTC).replace(tzinfo=None)
-                await self._ask(self._ledger.question(now, utc))
+                await self._ask(self._planner.question(now, utc))
             await self._tell()
 
-    async def _ask(self, question: Question) -> None:
+    async def _ask(self, question: BulkPoll) -> None:
         self.questions += 1
         try:
-            rows, latest = await self.run(lambda client: ask(client, question))
+            rows, latest = await self.run(lambda client: send_bulk_poll(client, question))
         except PandaError as error:
             self.failures += 1
-            self._trouble.heard(None)
+            self._backoff.heard(None)
             log.debug("Status feed of %s: %s", self.name, error)
-            await self._wake(self._ledger.failed(question, error, time.monotonic()))
+            await self._wake(self._planner.failed(question, error, time.monotonic()))
             return
         self.answered = now = time.monotonic()
-        self._trouble.heard(rows)
+        self._backoff.heard(rows)
         for first in range(0, len(rows), ROWS_AT_ONCE):
-            await self._wake(self._ledger.read(question, rows[first : first + ROWS_AT_ONCE]))
-        await self._wake(self._ledger.conclude(question, latest, now))
+            await self._wake(self._planner.read(question, rows[first : first + ROWS_AT_ONCE]))
+        await self._wake(self._planner.finish(question, latest, now))
 
     async def _wake(self, changed: Sequence[Waiting]) -> None:
         for number, waiting in enumerate(changed, 1):

@@ -53,7 +53,7 @@ def read(body: str) -> Change | None:
     raise ValueError("it does not name a task and its status")
 
 
-class Listener:
+class BrokerListener:
     """Hears of changes in a thread of its own until it is closed, and comes back to the broker whenever it is lost.
 
     :param config: names the broker.

@@ -15,8 +15,8 @@ from panda_airflow.client.errors import AuthError, NotOurs, PandaError
 from panda_airflow.client.models import TaskRow
 from panda_airflow.client.session import PandaClient
 from panda_airflow.client.stored import Account
-from panda_airflow.waiting.feed.planner import Question
-from panda_airflow.waiting.feed.push import Listener
+from panda_airflow.waiting.feed.planner import BulkPoll
+from panda_airflow.waiting.feed.push import BrokerListener
 from panda_airflow.waiting.ownership import RESTORE, elsewhere
 
 R = TypeVar("R")
@@ -24,7 +24,7 @@ R = TypeVar("R")
 LOOKS_AT_ONCE = 8
 
 
-def ask(client: PandaClient, question: Question) -> tuple[list[TaskRow], datetime | None]:
+def send_bulk_poll(client: PandaClient, question: BulkPoll) -> tuple[list[TaskRow], datetime | None]:
     """Put a question to the server.
 
     :return: the rows, and the latest of their times.
@@ -38,7 +38,7 @@ def ask(client: PandaClient, question: Question) -> tuple[list[TaskRow], datetim
     return rows, max((row.modification_time for row in rows if row.modification_time), default=None)
 
 
-class Link:
+class ClientThreads:
     """One client, the threads that use it, and the listener at its message broker.
 
     :param account: whom the client is to be at which server.
@@ -47,8 +47,8 @@ class Link:
         is used, and the others after the server refused its credential.
     """
 
-    def __init__(self, account: Account, listen: Callable[[ClientConfig], Listener]) -> None:
-        self.listener: Listener | None = None
+    def __init__(self, account: Account, listen: Callable[[ClientConfig], BrokerListener]) -> None:
+        self.listener: BrokerListener | None = None
         self.ways: dict[str, Callable[[], PandaClient]] = {}
         self._account = account
         self._listen = listen
