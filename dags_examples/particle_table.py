@@ -30,7 +30,7 @@ from panda_airflow.sensors.task import PandaWaitTaskStatusSensor
 TABLE = "particle2026.csv"
 SCRIPT = Path(__file__).parent / "analysis" / "particle_slice.py"
 SLICES = 6
-JEDI_TASK_ID = "{{ ti.xcom_pull(task_ids='submit')['task_id'] }}"
+JEDI_TASK_ID = "{{ ti.xcom_pull(task_ids='submit')['jedi_task_id'] }}"
 
 
 @task(multiple_outputs=True)

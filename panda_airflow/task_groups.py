@@ -26,7 +26,7 @@ def panda_task_group(
     task_parameters: Any,
     retry: TaskRetryPolicy | None = None,
     recover: bool = True,
-    accept: Sequence[str] = ("done",),
+    statuses: Sequence[str] = ("done",),
     outlets: Sequence[Any] = (),
     deferrable: bool = True,
     poll_interval: float = 60.0,
@@ -47,7 +47,7 @@ def panda_task_group(
     and submits anew where it is aborted or broken or its parameters have changed. To start over while it runs, clear
     the group, which kills it, and once more if ``wait`` then finds it aborted.
 
-    ``group["publish"].output`` is what a step for a task returns: ``task_id``, ``status``, ``output_datasets`` ...
+    ``group["publish"].output`` is what a step for a task returns: ``jedi_task_id``, ``status``, ``output_datasets`` ...
     For a chain per element of a list, call this in a function with ``@task_group`` and expand that.
 
     :param group_id: name of the group, and prefix of its steps.
@@ -56,7 +56,7 @@ def panda_task_group(
     :param retry: when and how often ``retry`` and ``publish`` retry the PanDA task; by default once in each try.
     :param recover: have lost files recovered. To PanDA every output is lost that Rucio does not know, so turn this
         off where outputs are kept elsewhere.
-    :param accept: statuses of the PanDA task that satisfy.
+    :param statuses: statuses of the PanDA task that satisfy.
     :param outlets: assets that are updated when ``publish`` succeeds.
     :param deferrable: wait in the triggerer, where no worker is held.
     :param poll_interval: seconds between looks at first; long waits look less often.
@@ -65,17 +65,17 @@ def panda_task_group(
     :param panda_conn_id: Airflow connection of type ``panda``.
     :param defaults: what steps take, for all that take it, such as ``retries``, ``outage`` or ``cancel_on_kill``.
     """
-    repairable = tuple(sorted({"done", *check_statuses(accept, f"accept of {group_id}")} | RETRYABLE_STATUSES))
+    repairable = tuple(sorted({"done", *check_statuses(statuses, f"statuses of {group_id}")} | RETRYABLE_STATUSES))
     common = {"panda_conn_id": panda_conn_id, "deferrable": deferrable}
     common |= {"poll_interval": poll_interval, "poke_interval": poll_interval}
     common |= {"cancel_on_kill": True, "cancel_on_timeout": True}
-    repair: dict[str, Any] = {"accept": accept, "task_retry": retry, "timeout": timeout}
+    repair: dict[str, Any] = {"statuses": statuses, "task_retry": retry, "timeout": timeout}
     with TaskGroup(group_id, default_args=common | defaults) as group:  # type: ignore[arg-type]
         submit = PandaSubmitTaskOperator(
             task_id="submit",
             task_parameters=task_parameters,
             wait_for_completion=False,
-            accept=repairable,
+            statuses=repairable,
             on_clear="continue",
         )
         submitted: Any = submit.output

@@ -57,5 +57,5 @@ def follow(story: Story, airflow: AirflowApi, client: PandaClient, dag_id: str, 
     story.steps(airflow.steps(dag_id, run_id))
     submitted = airflow.result(dag_id, run_id, "submit")
     if submitted:
-        story.task(client, submitted["task_id"])
+        story.task(client, submitted["jedi_task_id"])
     return state

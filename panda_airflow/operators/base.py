@@ -50,7 +50,7 @@ class PandaTaskOperator(RetriesInPlace):
     :param panda_conn_id: Airflow connection of type ``panda``.
     :param wait_for_completion: wait until the task ends; otherwise succeed once the server has accepted.
     :param deferrable: wait in the triggerer, where no worker is held.
-    :param accept: statuses that satisfy the step, and ``done`` in any case; any other final status fails it.
+    :param statuses: statuses that satisfy the step, and ``done`` in any case; any other final status fails it.
     :param poll_interval: seconds between looks at the task, at first; long waits look less often.
     :param timeout: longest wait, as a timedelta or in seconds, counted from the submission or the command.
     :param outage: how long the server may be unreachable, in seconds, before the step gives up.
@@ -64,14 +64,14 @@ class PandaTaskOperator(RetriesInPlace):
     operator_extra_links = (PandaTaskLink(),)
     ui_color = "#d8e8d0"
     also_accepts: ClassVar[tuple[str, ...]] = ("done",)
-    """What is good enough whatever ``accept`` says: a task whose work is all done is never worked on anew."""
+    """What is good enough whatever ``statuses`` says: a task whose work is all done is never worked on anew."""
 
     def __init__(
         self,
         *,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        accept: Sequence[str] = ("done",),
+        statuses: Sequence[str] = ("done",),
         poll_interval: float = 60.0,
         timeout: timedelta | float | None = None,
         outage: float = 6 * 3600.0,
@@ -84,8 +84,8 @@ class PandaTaskOperator(RetriesInPlace):
         check_interval(poll_interval)
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
-        known = check_statuses(accept, f"accept of {self.task_id}")
-        self.accept = (*known, *(status for status in self.also_accepts if status not in known))
+        known = check_statuses(statuses, f"statuses of {self.task_id}")
+        self.statuses = (*known, *(status for status in self.also_accepts if status not in known))
         self.poll_interval = poll_interval
         self.timeout = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         self.outage = outage
@@ -124,7 +124,7 @@ class PandaTaskOperator(RetriesInPlace):
             since,
             poll_interval=self.poll_interval,
             deadline=self._deadline(context, since),
-            statuses=self.accept,
+            statuses=self.statuses,
             patience=JEDI_PATIENCE,
             outage=self.outage,
             cancel_on_timeout=self.cancel_on_timeout and self._owns,

@@ -38,7 +38,7 @@ class PandaCommandOperator(PandaTaskOperator):
     kill of the step nor its timeout kills the PanDA task, unless the author says so.
 
     :param jedi_task_id: JediTaskID, or a template that yields it.
-    :param accept: statuses that show success; any other final status fails the step.
+    :param statuses: statuses that show success; any other final status fails the step.
     :param timeout: longest wait, as a timedelta or in seconds, counted from the command.
 
     The other parameters are those of :class:`~panda_airflow.operators.base.PandaTaskOperator`.
@@ -57,14 +57,14 @@ class PandaCommandOperator(PandaTaskOperator):
         self,
         *,
         jedi_task_id: int | str,
-        accept: Sequence[str] = ("done",),
+        statuses: Sequence[str] = ("done",),
         timeout: timedelta | float | None = None,
         cancel_on_kill: bool = False,
         cancel_on_timeout: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            accept=accept,
+            statuses=statuses,
             timeout=timeout,
             cancel_on_kill=cancel_on_kill,
             cancel_on_timeout=cancel_on_timeout,
@@ -79,7 +79,7 @@ class PandaCommandOperator(PandaTaskOperator):
 
     def is_needless(self, info: TaskInfo) -> bool:
         """Whether the task is as wanted already."""
-        return info.status in self.accept
+        return info.status in self.statuses
 
     def obtain(self, context: Context) -> WaitPlan:
         """Give the command unless it is needless or was given before, and plan the wait for its effect."""
@@ -105,11 +105,11 @@ class PandaCommandOperator(PandaTaskOperator):
         return result
 
     def _effect(self, given: dict[str, Any], result: TaskResult) -> str:
-        what = f"{self.what} PanDA task {result['task_id']}, which was {given.get('was')}"
+        what = f"{self.what} PanDA task {result['jedi_task_id']}, which was {given.get('was')}"
         if not result["status"]:
             return f"{what}: it is registered, and JEDI carries it out in a few minutes."
         files = result["files"] or {"finished": 0, "total": 0}
-        jobs = f"; {self._new_jobs(result['task_id'], given.get('newest', 0))}" if self.runs_jobs else ""
+        jobs = f"; {self._new_jobs(result['jedi_task_id'], given.get('newest', 0))}" if self.runs_jobs else ""
         return f"{what}: it is {result['status']}, {files['finished']} of {files['total']} inputs finished{jobs}."
 
     def _newest_job(self, task_id: int) -> int:
@@ -183,9 +183,9 @@ class PandaKillTaskOperator(PandaCommandOperator):
     repeatable = True
 
     def __init__(
-        self, *, broadcast: bool = False, accept: Sequence[str] = tuple(sorted(FINAL_STATUSES)), **kwargs: Any
+        self, *, broadcast: bool = False, statuses: Sequence[str] = tuple(sorted(FINAL_STATUSES)), **kwargs: Any
     ) -> None:
-        super().__init__(accept=accept, **kwargs)
+        super().__init__(statuses=statuses, **kwargs)
         self.broadcast = broadcast
 
     def is_needless(self, info: TaskInfo) -> bool:
@@ -203,7 +203,7 @@ class PandaFinishTaskOperator(PandaCommandOperator):
     :param jedi_task_id: JediTaskID, or a template that yields it.
     :param soft: let running jobs end first; otherwise they are killed.
     :param broadcast: also tell the pilots directly.
-    :param accept: statuses that show success; ``finished`` is the usual one where jobs were cut off.
+    :param statuses: statuses that show success; ``finished`` is the usual one where jobs were cut off.
 
     The other parameters are those of :class:`PandaCommandOperator`.
     """
@@ -215,10 +215,10 @@ class PandaFinishTaskOperator(PandaCommandOperator):
         *,
         soft: bool = False,
         broadcast: bool = False,
-        accept: Sequence[str] = ("done", "finished"),
+        statuses: Sequence[str] = ("done", "finished"),
         **kwargs: Any,
     ) -> None:
-        super().__init__(accept=accept, **kwargs)
+        super().__init__(statuses=statuses, **kwargs)
         self.soft = soft
         self.what = "Soft finish of" if soft else "Finish of"
         self.broadcast = broadcast
@@ -247,11 +247,11 @@ class PandaPauseTaskOperator(PandaCommandOperator):
     def __init__(
         self,
         *,
-        accept: Sequence[str] = ("paused",),
+        statuses: Sequence[str] = ("paused",),
         timeout: timedelta | float | None = JEDI_PATIENCE,
         **kwargs: Any,
     ) -> None:
-        super().__init__(accept=accept, timeout=timeout, **kwargs)
+        super().__init__(statuses=statuses, timeout=timeout, **kwargs)
 
     def command(self, task_id: int) -> object:
         """Send ``task/pause``, but not to a task that is ending: it would stay paused for ever."""
@@ -277,11 +277,11 @@ class PandaResumeTaskOperator(PandaCommandOperator):
     def __init__(
         self,
         *,
-        accept: Sequence[str] = tuple(sorted((ACTIVE_STATUSES - HELD - ENDING) | {"done", "finished"})),
+        statuses: Sequence[str] = tuple(sorted((ACTIVE_STATUSES - HELD - ENDING) | {"done", "finished"})),
         timeout: timedelta | float | None = JEDI_PATIENCE,
         **kwargs: Any,
     ) -> None:
-        super().__init__(accept=accept, timeout=timeout, **kwargs)
+        super().__init__(statuses=statuses, timeout=timeout, **kwargs)
 
     def command(self, task_id: int) -> object:
         """Send ``task/resume``."""

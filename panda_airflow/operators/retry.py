@@ -70,7 +70,7 @@ class PandaRetryTaskOperator(PandaTaskOperator):
         task_id = self.task_id_of(self.jedi_task_id)
         self._check_memory(context)
         info = self.registered(task_id)
-        if info.status in self.accept or not classify(info.status).is_final:
+        if info.status in self.statuses or not classify(info.status).is_final:
             self.log.info("PanDA task %s is %s: nothing to retry now.", info.task_id, info.status)
             return self.plan(context, info.task_id, time.time())
         if info.status not in RETRYABLE_STATUSES:

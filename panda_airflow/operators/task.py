@@ -141,7 +141,7 @@ class PandaSubmitTaskOperator(Submission, PandaTaskOperator):
         cleared = self.on_clear == "resubmit" and record.clears != clears(context, self.retries)
         now = Situation(
             record,
-            accepted=self.accept,
+            accepted=self.statuses,
             elsewhere=self.account.differs_from(record.account),
             unwanted=self._reason_to_replace(context, record, cleared=cleared),
             cleared=cleared,
@@ -231,7 +231,7 @@ class PandaSubmitTaskOperator(Submission, PandaTaskOperator):
         result = super()._finish(context, event)
         given = self.task_parameters if isinstance(self.task_parameters, dict) else {}
         if warning := another_split(given, result["files"].get("total", 0)):
-            self.log.warning("PanDA task %s: %s", result["task_id"], warning)
+            self.log.warning("PanDA task %s: %s", result["jedi_task_id"], warning)
         return result
 
     def retry_note(self, event: WaitEvent) -> str:

@@ -46,7 +46,7 @@ def publish(context: Any, outlets: Iterable[object], result: TaskResult, vo: str
     :param vo: virtual organisation of the datasets.
     """
     told = {
-        "jedi_task_id": result["task_id"],
+        "jedi_task_id": result["jedi_task_id"],
         "status": result["status"],
         "output_datasets": result["output_datasets"],
         "monitor_url": result["monitor_url"],

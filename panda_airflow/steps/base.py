@@ -28,7 +28,9 @@ def read_task_id(value: object) -> int:
     :param value: a number, its digits, or the result of a step that waited for the task.
     :raises UsageError: it is none of these.
     """
-    given = value.get("task_id") if isinstance(value, dict) else value
+    given = value
+    if isinstance(value, dict):  # a result; one that 0.1 left in XCom says task_id
+        given = value.get("jedi_task_id", value.get("task_id"))
     number = int(given) if isinstance(given, str) and re.fullmatch(r"\s*[0-9]{1,19}\s*", given) else given
     if not is_id(number):
         raise UsageError(f"jedi_task_id must be a JediTaskID, not {value!r:.80}; check what the template yields.")

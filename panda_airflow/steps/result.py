@@ -29,7 +29,7 @@ class TaskResult(TypedDict):
     task declares, logs included; ``message`` says what a command has done.
     """
 
-    task_id: int
+    jedi_task_id: int
     server: str
     status: str
     name: str
@@ -57,7 +57,7 @@ def settle(hook: PandaHook, event: object, retry_note: str = "", *, datasets: bo
     page = hook.config.task_page(task_id)
     wait_result(known, () if known["kind"] == "ended" else [*_explanation(hook, known), page, retry_note])
     return {
-        "task_id": task_id,
+        "jedi_task_id": task_id,
         "server": server_of(hook.config),
         "status": known["status"],
         "name": known.get("name", ""),

@@ -43,7 +43,7 @@ class Submission(TaskDefinition):
     parent_tid: int | str | None
     on_change: OnChange
     on_existing: OnExisting
-    accept: tuple[str, ...]
+    statuses: tuple[str, ...]
     _told_to_stop: bool
 
     def recall(self, context: Context) -> SubmissionRecord | None:
@@ -145,7 +145,7 @@ class Submission(TaskDefinition):
         stamp = read_stamp(self.client, holder.task_id)
         has_ended = classify(holder.status).is_final
         record = replace(record, key=str(stamp.get("key", "")))
-        if self.on_existing == "adopt" and (not has_ended or holder.status in self.accept):
+        if self.on_existing == "adopt" and (not has_ended or holder.status in self.statuses):
             self.check_definition(holder.task_id)
             self.log.warning("Adopting PanDA task %s, which %s.", holder.task_id, origin(stamp))
             return replace(record, task_id=holder.task_id, sent=True, owned=False)

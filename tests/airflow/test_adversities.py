@@ -42,7 +42,7 @@ def test_a_dated_task_whose_id_a_dying_worker_took_along_is_found_and_not_run_ag
     (submitted,) = panda.submitted()
     panda.wait(submitted)
     memory.store.dies_at = None
-    assert submit(memory, task(name=DATED), wait=True)["task_id"] == submitted
+    assert submit(memory, task(name=DATED), wait=True)["jedi_task_id"] == submitted
     assert panda.task(submitted).attempt_nr == 0
 
 
@@ -53,7 +53,7 @@ def test_a_production_task_that_is_seen_to_run_gets_no_twin(
     parameters = task("sleep 2", name="user.bob.twin", taskType="prod")
     first = panda.client.task.submit(parameters | {"uniqueTaskName": True}).task_id
     panda.wait(first, ("running",))
-    assert submit(memory, parameters, wait=True, on_existing="adopt")["task_id"] == first
+    assert submit(memory, parameters, wait=True, on_existing="adopt")["jedi_task_id"] == first
     assert panda.submitted() == [first]
 
 
@@ -124,5 +124,5 @@ def test_parameters_without_a_json_form_leave_no_intent_that_blocks_the_mended_d
     assert recorded(memory)["sent"] is False
     monkeypatch.setattr(lookup, "LOOKUP_INTERVAL", 3600)
     mended = submit(memory, unnamed(task(taskType="prod")))
-    assert panda.submitted() == [mended["task_id"]]
+    assert panda.submitted() == [mended["jedi_task_id"]]
     assert recorded(memory)["generation"] == 0

@@ -19,7 +19,7 @@ from tests.airflow.conftest import Panda, Run, task, unnamed
 
 Play = Callable[[DAG], Run]
 RESULT: TaskResult = {
-    "task_id": 42,
+    "jedi_task_id": 42,
     "server": "https://panda.example",
     "status": "done",
     "name": "user.bob.fit",
@@ -38,7 +38,7 @@ def events_of(dag_id: str) -> dict[str, dict[str, Any]]:
 
 def _told(result: dict[str, Any]) -> dict[str, Any]:
     return {
-        "jedi_task_id": result["task_id"],
+        "jedi_task_id": result["jedi_task_id"],
         "status": result["status"],
         "output_datasets": result["output_datasets"],
         "monitor_url": result["monitor_url"],

@@ -73,7 +73,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch, path: str, times: int) -> None:
 def healthy(panda: Panda, memory: Memory, *, last: bool = False) -> int:
     """Let an earlier try leave a running task; the next is the last one, or not."""
     memory.max_tries = 1 if last else 5
-    task_id = int(submit(memory, LONG)["task_id"])
+    task_id = int(submit(memory, LONG)["jedi_task_id"])
     panda.wait(task_id, ("running",))
     return task_id
 
@@ -88,7 +88,7 @@ def test_an_odd_refusal_at_the_start_of_a_try_is_asked_again(
 ) -> None:
     mine = healthy(panda, memory, last=last)
     forbid(monkeypatch, path, 1)
-    assert submit(memory, LONG)["task_id"] == mine
+    assert submit(memory, LONG)["jedi_task_id"] == mine
     assert still_runs(panda, mine)
 
 
@@ -112,7 +112,7 @@ def test_one_odd_refusal_of_the_kill_of_an_old_task_is_asked_again(
     age(memory)
     refuse_once(monkeypatch, "task/kill")
     memory.clear()
-    assert submit(memory, LONG)["task_id"] != old
+    assert submit(memory, LONG)["jedi_task_id"] != old
     assert panda.wait(old).status == "aborted"
 
 
@@ -135,7 +135,7 @@ def test_a_clear_while_the_database_is_down_forgets_no_task(panda: Panda, memory
     with pytest.raises(NotCarriedOut):
         submit(memory, LONG)
     panda.server.faults.clear()
-    assert submit(memory, LONG)["task_id"] != old
+    assert submit(memory, LONG)["jedi_task_id"] != old
     assert panda.wait(old).status == "aborted"
 
 
@@ -207,7 +207,7 @@ def test_a_definition_that_cannot_be_submitted_ends_no_healthy_task(
     with pytest.raises(UsageError):
         submit(memory, bad)
     assert still_runs(panda, mine)
-    assert submit(memory, LONG)["task_id"] == 2
+    assert submit(memory, LONG)["jedi_task_id"] == 2
     assert panda.wait(mine).status == "aborted"
 
 
@@ -217,7 +217,7 @@ def test_a_name_that_is_taken_ends_no_healthy_task(panda: Panda, memory: Memory)
     with pytest.raises(DuplicateTask, match="was left running"):
         submit(memory, NAMED)
     assert still_runs(panda, mine)
-    assert submit(memory, LONG)["task_id"] == mine
+    assert submit(memory, LONG)["jedi_task_id"] == mine
 
 
 @pytest.mark.parametrize("on_change", ["resubmit", "continue"])
@@ -232,7 +232,7 @@ def test_a_bad_definition_ends_no_task_of_which_only_the_key_is_known(
     with pytest.raises(UsageError, match="was left running, if it was submitted"):
         submit(memory, None, on_change=on_change)  # type: ignore[arg-type]
     assert still_runs(panda, 1)
-    assert submit(memory, LONG)["task_id"] == 1
+    assert submit(memory, LONG)["jedi_task_id"] == 1
 
 
 # Clears
@@ -246,13 +246,13 @@ def test_a_clear_of_what_was_never_recorded_is_not_forgotten(panda: Panda, memor
     memory.store.dies_at = None
     panda.wait(1, ("done",) if command == "true" else ("running",))
     memory.clear()
-    assert submit(memory, unnamed(task(command)))["task_id"] == 2
+    assert submit(memory, unnamed(task(command)))["jedi_task_id"] == 2
     assert panda.wait(1).status == ("done" if command == "true" else "aborted")
-    assert submit(memory, unnamed(task(command)))["task_id"] == 2
+    assert submit(memory, unnamed(task(command)))["jedi_task_id"] == 2
 
 
 def test_a_clear_is_not_forgotten_for_a_twin(panda: Panda, memory: Memory) -> None:
-    mine = submit(memory, unnamed(task()))["task_id"]
+    mine = submit(memory, unnamed(task()))["jedi_task_id"]
     panda.wait(mine)
     sent = panda.client.task.get_task_parameters(mine)
     twin = panda.client.task.submit({name: sent[name] for name in sent if name != "uniqueTaskName"}).task_id
@@ -262,7 +262,7 @@ def test_a_clear_is_not_forgotten_for_a_twin(panda: Panda, memory: Memory) -> No
     with store.transaction():
         store.run("UPDATE tasks SET status = 'aborted', errorDialog = ? WHERE jediTaskID = ?", words, mine)
     memory.clear()
-    assert submit(memory, unnamed(task()))["task_id"] not in (mine, twin)
+    assert submit(memory, unnamed(task()))["jedi_task_id"] not in (mine, twin)
 
 
 # What the version without keys has left
@@ -272,7 +272,7 @@ def test_what_is_submitted_for_an_intent_of_the_version_without_keys_is_this_ste
     panda: Panda, memory: Memory
 ) -> None:
     memory.store.values["panda_submission"] = json.dumps(EARLIER | {"task_id": None, "since": time.time()})
-    mine = submit(memory, LONG)["task_id"]
+    mine = submit(memory, LONG)["jedi_task_id"]
     stored = recorded(memory)
     assert panda.client.task.get_task_parameters(mine)["airflow"]["key"] == stored["key"] != ""
     assert stored["owned"]
@@ -293,7 +293,7 @@ def test_an_intent_without_a_key_takes_nobodys_task_that_has_no_name_yet(
         other = alice.task.submit(NAMED | {"uniqueTaskName": True}).task_id
         panda.wait(other, ("registered",))
         assert lookup._nameless(panda.client, time.time())
-        assert submit(memory, LONG)["task_id"] != other
+        assert submit(memory, LONG)["jedi_task_id"] != other
 
 
 def test_an_intent_without_a_key_under_a_given_name_is_judged_as_any_holder(panda: Panda, memory: Memory) -> None:
@@ -302,13 +302,13 @@ def test_an_intent_without_a_key_under_a_given_name_is_judged_as_any_holder(pand
     memory.store.values["panda_submission"] = json.dumps(stored)
     with pytest.raises(DuplicateTask, match=f"belongs to PanDA task {other}"):
         submit(memory, NAMED)
-    assert submit(memory, NAMED, on_existing="adopt")["task_id"] == other
+    assert submit(memory, NAMED, on_existing="adopt")["jedi_task_id"] == other
 
 
 def test_the_version_without_keys_told_definitions_apart_in_another_way(panda: Panda, memory: Memory) -> None:
     old = running(panda)
     memory.store.values["panda_submission"] = json.dumps(EARLIER | {"task_id": old, "definition": "another way"})
-    assert submit(memory, LONG)["task_id"] == old
+    assert submit(memory, LONG)["jedi_task_id"] == old
     assert panda.submitted() == [old]
 
 
@@ -386,14 +386,14 @@ def test_a_submission_that_a_proxy_repeats_is_this_steps_though_it_cannot_be_ask
     monkeypatch.setattr(Transport, "send", proxy)
     with pytest.raises(NotDelivered):
         submit(memory, LONG)
-    assert [submit(memory, LONG)["task_id"]] == panda.submitted()
+    assert [submit(memory, LONG)["jedi_task_id"]] == panda.submitted()
 
 
 def test_what_runs_by_then_was_not_run_again_by_this_step(
     panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parameters = task("sleep 60", name="user.bob.daily")
-    first = submit(Memory(), parameters)["task_id"]
+    first = submit(Memory(), parameters)["jedi_task_id"]
     panda.wait(first, ("running",))
     ended = replace(panda.task(first), status="failed")
     monkeypatch.setattr(lookup, "holder", lambda *_: ended)
@@ -439,7 +439,7 @@ def test_a_server_that_does_not_run_a_task_again_is_not_asked_for_ever(
 
 
 def test_twins_that_name_each_other_are_not_followed_for_ever(panda: Panda, memory: Memory) -> None:
-    mine = submit(memory, unnamed(task()))["task_id"]
+    mine = submit(memory, unnamed(task()))["jedi_task_id"]
     panda.wait(mine)
     sent = panda.client.task.get_task_parameters(mine)
     twin = panda.client.task.submit({name: sent[name] for name in sent if name != "uniqueTaskName"}).task_id

@@ -58,7 +58,7 @@ def test_a_kill_waits_until_the_task_has_ended(panda: Panda, play: Play, deferra
         PandaKillTaskOperator(task_id="kill", jedi_task_id=task_id, poll_interval=0.1, deferrable=deferrable)
     run = play(dag)
     assert run.states == {"kill": "success"}
-    assert (run.results["kill"]["task_id"], run.results["kill"]["status"]) == (task_id, "aborted")
+    assert (run.results["kill"]["jedi_task_id"], run.results["kill"]["status"]) == (task_id, "aborted")
     assert run.links["kill"] == f"{panda.server.url}/task/{task_id}/"
     assert panda.task(task_id).status == "aborted"
 
@@ -304,7 +304,7 @@ def test_attempts_are_increased_once_however_often_the_step_is_tried(
 ) -> None:
     task_id = partly_failed(manager)
     step = PandaIncreaseAttemptsOperator(task_id="more", jedi_task_id=task_id, increase="2")
-    assert [step.execute(memory())["task_id"], step.execute(memory())["task_id"]] == [task_id, task_id]
+    assert [step.execute(memory())["jedi_task_id"], step.execute(memory())["jedi_task_id"]] == [task_id, task_id]
     assert increases == [2]
     memory.clear()
     wait_until(lambda: has_failed(manager, task_id))

@@ -40,7 +40,7 @@ def test_a_step_submits_one_task_and_waits_for_it(panda: Panda, play: Play, defe
     [task_id] = panda.submitted()
     result = run.results["fit"]
     assert run.states == {"fit": "success"}
-    assert (result["task_id"], result["status"]) == (task_id, "done")
+    assert (result["jedi_task_id"], result["status"]) == (task_id, "done")
     assert result["name"].startswith(f"airflow.submit_{deferrable}.fit.")
     assert result["files"] == {"total": 2, "finished": 2, "failed": 0}
     assert any("mass.txt" in dataset for dataset in result["output_datasets"])
@@ -96,7 +96,7 @@ def test_sensors_come_to_the_same_result_by_poking_rescheduling_and_deferring(pa
         for name, way in ways.items():
             submit >> PandaWaitTaskStatusSensor(
                 task_id=name,
-                jedi_task_id="{{ ti.xcom_pull('submit')['task_id'] }}",
+                jedi_task_id="{{ ti.xcom_pull('submit')['jedi_task_id'] }}",
                 poke_interval=0.2,
                 timeout=30,
                 **way,
@@ -104,7 +104,7 @@ def test_sensors_come_to_the_same_result_by_poking_rescheduling_and_deferring(pa
     run = play(dag)
     [task_id] = panda.submitted()
     assert set(run.states.values()) == {"success"}
-    assert (run.results["submit"]["task_id"], run.results["submit"]["status"]) == (task_id, "")
+    assert (run.results["submit"]["jedi_task_id"], run.results["submit"]["status"]) == (task_id, "")
     assert run.results["poke"]["status"] == "done"
     assert run.results["poke"] == run.results["reschedule"] == run.results["defer"]
     assert run.links["poke"] == run.links["reschedule"] == run.links["defer"] == f"{panda.server.url}/task/{task_id}/"
@@ -116,11 +116,11 @@ def test_a_step_of_its_own_retries_what_another_left_unfinished(panda: Panda, pl
             task_id="submit",
             task_parameters=unnamed(task(fails_once(tmp_path))),
             poll_interval=0.2,
-            accept=["done", "finished"],
+            statuses=["done", "finished"],
         )
         submit >> PandaRetryTaskOperator(
             task_id="repair",
-            jedi_task_id="{{ ti.xcom_pull('submit')['task_id'] }}",
+            jedi_task_id="{{ ti.xcom_pull('submit')['jedi_task_id'] }}",
             poll_interval=0.2,
             deferrable=True,
         )

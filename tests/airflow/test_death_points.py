@@ -85,7 +85,7 @@ class Life:
         """Run a try until it defers or ends; tell which task it follows."""
         step = PandaSubmitTaskOperator(task_id="fit", task_parameters=parameters, **(self.options | more))
         try:
-            return int(step.execute(self.context())["task_id"])
+            return int(step.execute(self.context())["jedi_task_id"])
         except TaskDeferred as stopped:
             trigger: Any = stopped.trigger
             return int(trigger.plan.task_id)

@@ -54,7 +54,7 @@ def test_what_has_ended_is_not_deferred_for(panda: Panda, memory: Memory, name: 
 def test_a_submission_that_ended_meanwhile_is_not_deferred_for(panda: Panda, memory: Memory) -> None:
     parameters = unnamed(task())
     first = PandaSubmitTaskOperator(task_id="fit", task_parameters=parameters, wait_for_completion=False)
-    panda.wait(first.execute(memory())["task_id"])
+    panda.wait(first.execute(memory())["jedi_task_id"])
     second = PandaSubmitTaskOperator(task_id="fit", task_parameters=parameters, deferrable=True)
     result = second.execute(memory())
     assert (result["status"], bool(result["output_datasets"])) == ("done", True)

@@ -38,7 +38,7 @@ def test_the_outputs_of_a_step_are_waited_for(panda: Panda, memory: Memory, faul
     panda.server.faults.inject(fault, "task/get_details", times=3 * ATTEMPTS)
     result = ended(submitting(deferrable=deferrable), memory)
     assert (result["status"], result["files"]["finished"]) == ("done", 2)
-    assert result["output_datasets"] == panda.client.task.get_details(result["task_id"]).output_datasets != []
+    assert result["output_datasets"] == panda.client.task.get_details(result["jedi_task_id"]).output_datasets != []
 
 
 @both_ways
@@ -52,7 +52,7 @@ def test_the_outputs_of_sensed_tasks_are_waited_for(panda: Panda, memory: Memory
     sensor = PandaWaitTaskStatusSensor(task_id="wait", jedi_task_id=given, poke_interval=0.1, deferrable=deferrable)
     result = ended(sensor, memory)
     for one in result if many else [result]:
-        assert one["output_datasets"] == panda.client.task.get_details(one["task_id"]).output_datasets != []
+        assert one["output_datasets"] == panda.client.task.get_details(one["jedi_task_id"]).output_datasets != []
 
 
 @both_ways
@@ -67,7 +67,7 @@ def test_a_step_whose_outputs_stay_hidden_fails_and_its_retry_finds_them(
     [task_id] = panda.submitted()
     assert not panda.server.backend.store.rows("SELECT * FROM commands"), "it has ended: nobody kills it"
     result = ended(submitting(deferrable=deferrable), memory)
-    assert (result["task_id"], bool(result["output_datasets"])) == (task_id, True)
+    assert (result["jedi_task_id"], bool(result["output_datasets"])) == (task_id, True)
 
 
 def test_a_sensor_whose_outputs_stay_hidden_fails(panda: Panda, memory: Memory) -> None:

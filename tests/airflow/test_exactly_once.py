@@ -53,21 +53,21 @@ def test_a_worker_that_dies_anywhere_leaves_one_task(
         panda.wait(task_id)
     memory.store.dies_at = None
     result = submit(memory, unnamed(task()), wait=True)
-    assert [result["task_id"]] == panda.submitted() == [recorded(memory)["task_id"]]
-    assert (result["status"], panda.task(result["task_id"]).attempt_nr) == ("done", 0)
+    assert [result["jedi_task_id"]] == panda.submitted() == [recorded(memory)["task_id"]]
+    assert (result["status"], panda.task(result["jedi_task_id"]).attempt_nr) == ("done", 0)
 
 
 def test_a_lost_answer_is_looked_for_and_not_submitted_again(panda: Panda, memory: Memory) -> None:
     panda.server.faults.inject("drop_after", "task/submit")
     result = submit(memory, unnamed(task()))
-    assert panda.submitted() == [result["task_id"]]
+    assert panda.submitted() == [result["jedi_task_id"]]
     assert [kind for kind, _ in panda.server.faults.recorded] == ["drop_after"]
 
 
 @pytest.mark.parametrize("body", ["html", "truncated"])
 def test_after_a_garbled_answer_the_same_try_finds_the_task(panda: Panda, memory: Memory, body: str) -> None:
     panda.server.faults.inject("garbage", "task/submit", body=body)
-    found = submit(memory, unnamed(task()))["task_id"]
+    found = submit(memory, unnamed(task()))["jedi_task_id"]
     assert panda.submitted() == [found]
 
 
@@ -75,7 +75,7 @@ def test_after_two_garbled_answers_the_next_try_finds_the_task(panda: Panda, mem
     panda.server.faults.inject("garbage", "task/submit", times=2)
     with pytest.raises(ServerError):
         submit(memory, unnamed(task()))
-    assert panda.submitted() == [submit(memory, unnamed(task()))["task_id"]]
+    assert panda.submitted() == [submit(memory, unnamed(task()))["jedi_task_id"]]
 
 
 def test_a_production_task_is_waited_for_since_the_server_does_not_refuse_its_twin(
@@ -84,35 +84,35 @@ def test_a_production_task_is_waited_for_since_the_server_does_not_refuse_its_tw
     as_production(panda, monkeypatch)
     panda.server.faults.inject("drop_after", "task/submit")
     result = submit(memory, unnamed(task(taskType="prod")))
-    assert panda.submitted() == [result["task_id"]]
+    assert panda.submitted() == [result["jedi_task_id"]]
 
 
 @pytest.mark.parametrize("visible", [True, False], ids=["running", "invisible"])
 def test_a_clear_kills_the_old_task_and_submits_the_next_generation(
     panda: Panda, memory: Memory, visible: bool
 ) -> None:
-    old = submit(memory, unnamed(task("sleep 60")))["task_id"]
+    old = submit(memory, unnamed(task("sleep 60")))["jedi_task_id"]
     if visible:
         panda.wait(old, ("running",))
     memory.clear()
     new = submit(memory, unnamed(task()), wait=True)
-    assert panda.submitted() == [old, new["task_id"]]
+    assert panda.submitted() == [old, new["jedi_task_id"]]
     assert new["name"] != panda.task(old).name
     assert panda.wait(old).status == "aborted"
 
 
 def test_a_clear_after_success_submits_anew_once(panda: Panda, memory: Memory) -> None:
-    old = submit(memory, unnamed(task()), wait=True)["task_id"]
+    old = submit(memory, unnamed(task()), wait=True)["jedi_task_id"]
     memory.clear()
-    new = submit(memory, unnamed(task()))["task_id"]
-    assert submit(memory, unnamed(task()))["task_id"] == new
+    new = submit(memory, unnamed(task()))["jedi_task_id"]
+    assert submit(memory, unnamed(task()))["jedi_task_id"] == new
     assert panda.submitted() == [old, new]
 
 
 def test_a_clear_may_mean_to_go_on(panda: Panda, memory: Memory) -> None:
-    old = submit(memory, unnamed(task()), on_clear="continue")["task_id"]
+    old = submit(memory, unnamed(task()), on_clear="continue")["jedi_task_id"]
     memory.clear()
-    assert submit(memory, unnamed(task()), wait=True, on_clear="continue")["task_id"] == old
+    assert submit(memory, unnamed(task()), wait=True, on_clear="continue")["jedi_task_id"] == old
     assert panda.submitted() == [old]
 
 
@@ -125,11 +125,11 @@ def test_a_broken_task_is_replaced_under_the_next_name(panda: Panda, memory: Mem
 
 
 def test_a_killed_task_is_replaced_by_the_next_try(panda: Panda, memory: Memory) -> None:
-    killed = submit(memory, unnamed(task("sleep 60")))["task_id"]
+    killed = submit(memory, unnamed(task("sleep 60")))["jedi_task_id"]
     panda.wait(killed, ("running",))
     panda.client.task.kill(killed)
     panda.wait(killed)
-    assert submit(memory, unnamed(task("sleep 60")))["task_id"] != killed
+    assert submit(memory, unnamed(task("sleep 60")))["jedi_task_id"] != killed
     assert len(panda.submitted()) == 2
 
 
@@ -140,14 +140,14 @@ def test_the_status_of_before_a_reactivation_is_not_believed(panda: Panda) -> No
     with pytest.raises(TaskPartlyDone):
         submit(Memory(), parameters, wait=True)
     again = submit(Memory(), parameters, wait=True, on_existing="rerun")
-    assert panda.submitted() == [again["task_id"]]
+    assert panda.submitted() == [again["jedi_task_id"]]
     assert (again["status"], parameters) == ("done", before)
 
 
 def test_a_running_task_that_holds_the_name_is_adopted_where_the_author_says_so(panda: Panda) -> None:
-    first = submit(Memory(), task("sleep 60"))["task_id"]
+    first = submit(Memory(), task("sleep 60"))["jedi_task_id"]
     panda.wait(first, ("running",))
-    assert submit(Memory(), task("sleep 60"), on_existing="adopt")["task_id"] == first
+    assert submit(Memory(), task("sleep 60"), on_existing="adopt")["jedi_task_id"] == first
 
 
 def test_a_worker_that_dies_in_a_retry_retries_the_task_once(panda: Panda, memory: Memory, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_worker_that_dies_in_a_retry_retries_the_task_once(panda: Panda, memor
         submit(memory, parameters, wait=True)
     panda.server.faults.clear()
     result = submit(memory, parameters, wait=True)
-    assert (result["status"], panda.task(result["task_id"]).attempt_nr) == ("done", 1)
+    assert (result["status"], panda.task(result["jedi_task_id"]).attempt_nr) == ("done", 1)
 
 
 def test_the_patience_with_a_retry_counts_from_each_command(
@@ -224,7 +224,7 @@ def test_a_worker_told_to_stop_leaves_the_task_alone_where_the_author_says_so(pa
     step = PandaSubmitTaskOperator(
         task_id="fit", task_parameters=unnamed(task("sleep 60")), wait_for_completion=False, cancel_on_kill=False
     )
-    task_id = step.execute(memory())["task_id"]
+    task_id = step.execute(memory())["jedi_task_id"]
     panda.wait(task_id, ("running",))
     step.on_kill()
     time.sleep(PACE.command + 3 * PACE.cycle)
@@ -246,7 +246,7 @@ def test_a_wait_outlives_server_and_database(tmp_path: Path, monkeypatch: pytest
         time.sleep(0.5)
         panda.server.faults.clear()
         worker.join(20)
-        assert panda.submitted() == [result["task_id"] for result in results]
+        assert panda.submitted() == [result["jedi_task_id"] for result in results]
     assert [result["status"] for result in results] == ["done"]
 
 

@@ -201,4 +201,4 @@ def test_a_poke_at_a_list_asks_once_for_all(
     told = PandaWaitTaskStatusSensor(task_id="sense", jedi_task_id=ids, poke_interval=0.1).poke(memory())
     assert isinstance(told, PokeReturnValue)
     assert told.xcom_value
-    assert [(result["task_id"], result["status"]) for result in told.xcom_value] == [(one, "done") for one in ids]
+    assert [(result["jedi_task_id"], result["status"]) for result in told.xcom_value] == [(one, "done") for one in ids]

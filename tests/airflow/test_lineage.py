@@ -56,7 +56,7 @@ def test_events_hold_the_datasets_and_the_task(panda: Panda, play: Play, emitted
     assert names(started, "outputs") == {"panda://wlcg/user.bob.fit_mass.txt", "panda://wlcg/user.bob.fit.log"}
     assert names(completed, "outputs") == {f"panda://wlcg/{name.rstrip('/')}" for name in result["output_datasets"]}
     facet = completed["run"]["facets"]["externalQuery"]
-    assert (facet["externalQueryId"], facet["source"]) == (str(result["task_id"]), panda.server.url_ssl)
+    assert (facet["externalQueryId"], facet["source"]) == (str(result["jedi_task_id"]), panda.server.url_ssl)
 
 
 def test_events_of_a_failure_name_the_task_and_the_error(panda: Panda, play: Play, emitted: Emitted) -> None:

@@ -73,8 +73,8 @@ def test_a_list_from_the_steps_upstream_gives_its_results_however_the_sensor_wai
             )
     run = play(dag)
     assert set(run.states.values()) == {"success"}
-    submitted = [run.results[name]["task_id"] for name in ("second", "first")]
-    assert [result["task_id"] for result in run.results["poke"]] == submitted
+    submitted = [run.results[name]["jedi_task_id"] for name in ("second", "first")]
+    assert [result["jedi_task_id"] for result in run.results["poke"]] == submitted
     assert {result["status"] for result in run.results["poke"]} == {"done"}
     assert all(result["output_datasets"] and result["name"] for result in run.results["poke"])
     assert run.results["poke"] == run.results["reschedule"] == run.results["defer"]
@@ -93,7 +93,7 @@ def test_mapped_steps_and_single_results_can_be_given_as_they_are(panda: Panda, 
     assert (run.states["all"], run.states["one"], run.states["listed"]) == ("success",) * 3
     one = run.results["one"]
     assert run.results["listed"] == [one]
-    assert {one["task_id"], *(result["task_id"] for result in run.results["all"])} == set(panda.submitted())
+    assert {one["jedi_task_id"], *(result["jedi_task_id"] for result in run.results["all"])} == set(panda.submitted())
 
 
 @pytest.mark.parametrize("fail_fast", [True, False])
@@ -148,7 +148,7 @@ def test_an_empty_list_is_success(panda: Panda, memory: Memory) -> None:
         assert sense(nothing, deferrable=True).execute(memory()) == []
 
 
-@pytest.mark.parametrize("form", ["{0}, {1}", "[{0}, {1}]", "['{0}', {{'task_id': {1}}}]", ' ["{0}", {1}, {0}]\n'])
+@pytest.mark.parametrize("form", ["{0}, {1}", "[{0}, {1}]", "['{0}', {{'jedi_task_id': {1}}}]", ' ["{0}", {1}, {0}]\n'])
 def test_a_list_may_come_as_text(panda: Panda, form: str) -> None:
     assert sense(form.format(4, 2)).task_ids == [4, 2]
 
@@ -178,7 +178,7 @@ def test_half_of_the_files_are_enough_where_the_author_says_so(
     assert travel(trigger).serialize() == trigger.serialize()
     results = sensor.execute_complete(memory(), event_of(travel(trigger)))
     assert isinstance(results, list)
-    assert [(result["task_id"], result["files"]["finished"]) for result in results] == [(slow, 1), (done, 2)]
+    assert [(result["jedi_task_id"], result["files"]["finished"]) for result in results] == [(slow, 1), (done, 2)]
     assert panda.task(slow).status == "running"
     assert poked(sensor, memory) == results
 

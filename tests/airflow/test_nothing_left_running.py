@@ -56,7 +56,7 @@ def test_a_worker_told_to_stop_before_its_task_is_registered_ends_the_task(
     monkeypatch.setattr(base, "FAREWELL", 0.5)
     with serve(tmp_path / "panda", monkeypatch, pace=SLOW_TO_REGISTER) as panda:
         step = step_of(wait_for_completion=False)
-        task_id = step.execute(memory())["task_id"]
+        task_id = step.execute(memory())["jedi_task_id"]
         step.on_kill()
         assert panda.submitted() == [task_id]
         wait_until(lambda: panda.server.backend.store.row("SELECT 1 FROM tasks"), 20)
@@ -86,33 +86,33 @@ def test_a_step_with_tries_left_leaves_the_task_to_the_next_one(panda: Panda, me
     with pytest.raises(WaitTimeout, match="runs on; the next try goes on with it"):
         submit(memory, unnamed(task("sleep 2")), wait=True, outage=0)
     panda.server.faults.clear()
-    assert [submit(memory, unnamed(task("sleep 2")), wait=True)["task_id"]] == panda.submitted()
+    assert [submit(memory, unnamed(task("sleep 2")), wait=True)["jedi_task_id"]] == panda.submitted()
 
 
 def test_a_task_that_an_earlier_try_had_killed_is_replaced_though_it_still_runs(panda: Panda, memory: Memory) -> None:
     first, second = (panda.server.root / name for name in ("first", "second"))
     parameters = unnamed(task(f"[ -e {second} ] && exit 0; touch {first}; sleep 60"))
-    old = submit(memory, parameters)["task_id"]
+    old = submit(memory, parameters)["jedi_task_id"]
     wait_until(first.exists)
     second.touch()
     panda.client.task.kill(old)
     result = submit(memory, parameters, wait=True)
-    assert panda.submitted() == [old, result["task_id"]]
+    assert panda.submitted() == [old, result["jedi_task_id"]]
     assert (panda.task(old).status, result["status"]) == ("aborted", "done")
 
 
 def test_a_changed_definition_replaces_the_task_of_the_old_one(panda: Panda, memory: Memory) -> None:
-    old = submit(memory, LONG)["task_id"]
+    old = submit(memory, LONG)["jedi_task_id"]
     panda.wait(old, ("running",))
-    new = submit(memory, LONG | {"ramCount": 4000})["task_id"]
+    new = submit(memory, LONG | {"ramCount": 4000})["jedi_task_id"]
     assert panda.submitted() == [old, new]
     assert panda.wait(old).status == "aborted"
-    assert submit(memory, LONG | {"ramCount": 4000})["task_id"] == new
+    assert submit(memory, LONG | {"ramCount": 4000})["jedi_task_id"] == new
 
 
 def test_a_changed_definition_goes_on_where_the_author_says_so(panda: Panda, memory: Memory) -> None:
-    old = submit(memory, LONG)["task_id"]
-    assert submit(memory, LONG | {"ramCount": 4000}, on_change="continue")["task_id"] == old
+    old = submit(memory, LONG)["jedi_task_id"]
+    assert submit(memory, LONG | {"ramCount": 4000}, on_change="continue")["jedi_task_id"] == old
 
 
 def test_a_change_while_a_submission_was_lost_replaces_what_it_left(panda: Panda, memory: Memory) -> None:
@@ -122,7 +122,7 @@ def test_a_change_while_a_submission_was_lost_replaces_what_it_left(panda: Panda
     memory.store.dies_at = None
     [old] = panda.submitted()
     panda.wait(old, ("running",))
-    new = submit(memory, LONG | {"ramCount": 4000})["task_id"]
+    new = submit(memory, LONG | {"ramCount": 4000})["jedi_task_id"]
     assert panda.submitted() == [old, new]
     assert panda.wait(old).status == "aborted"
 
@@ -136,15 +136,15 @@ def test_the_task_of_another_definition_that_holds_the_name_is_not_adopted(panda
     with pytest.raises(DuplicateTask, match="belongs to PanDA task"):
         submit(memory, named | {"ramCount": 4000}, on_change="continue")
     way: dict[str, Any] = {"on_existing": "adopt", "on_change": "continue"}
-    assert submit(memory, named | {"ramCount": 4000}, **way)["task_id"] == holder
-    assert submit(Memory(), named, on_existing="adopt")["task_id"] == holder
+    assert submit(memory, named | {"ramCount": 4000}, **way)["jedi_task_id"] == holder
+    assert submit(Memory(), named, on_existing="adopt")["jedi_task_id"] == holder
     assert panda.submitted() == [holder]
 
 
 def test_a_step_that_is_not_durable_submits_anew_at_each_try(panda: Panda, memory: Memory) -> None:
-    old = submit(memory, LONG)["task_id"]
+    old = submit(memory, LONG)["jedi_task_id"]
     panda.wait(old, ("running",))
-    new = submit(memory, LONG, durable=False)["task_id"]
+    new = submit(memory, LONG, durable=False)["jedi_task_id"]
     assert panda.submitted() == [old, new]
     assert panda.wait(old).status == "aborted"
 
@@ -182,11 +182,11 @@ def test_the_kill_of_an_old_task_outlives_the_database(panda: Panda) -> None:
 
 
 def test_the_task_of_another_run_that_a_step_waits_for_is_not_killed_with_the_step(panda: Panda) -> None:
-    first = submit(Memory(), task("sleep 60"))["task_id"]
+    first = submit(Memory(), task("sleep 60"))["jedi_task_id"]
     panda.wait(first, ("running",))
     cleared = Memory()
     other = step_of(task("sleep 60"), wait_for_completion=False, on_existing="adopt")
-    assert other.execute(cleared())["task_id"] == first
+    assert other.execute(cleared())["jedi_task_id"] == first
     other.on_kill()
     cleared.clear()
     with pytest.raises(DuplicateTask, match=f"belongs to PanDA task {first}"):
@@ -243,11 +243,11 @@ def test_a_retry_policy_that_raises_hides_nothing(panda: Panda, memory: Memory) 
 
 
 def test_a_status_may_be_given_as_a_word(panda: Panda, memory: Memory) -> None:
-    assert submit(memory, unnamed(task()), wait=True, accept="done")["status"] == "done"
+    assert submit(memory, unnamed(task()), wait=True, statuses="done")["status"] == "done"
 
 
 def test_the_task_of_another_run_is_spared_though_the_trigger_fell_silent(panda: Panda, memory: Memory) -> None:
-    first = submit(Memory(), task("sleep 60"))["task_id"]
+    first = submit(Memory(), task("sleep 60"))["jedi_task_id"]
     panda.wait(first, ("running",))
     with pytest.raises(TaskDeferred):
         step_of(task("sleep 60"), deferrable=True, timeout=9, on_existing="adopt").execute(memory())
@@ -277,7 +277,7 @@ def test_what_may_have_arrived_stays_so_though_the_next_request_was_not_delivere
                 submit(memory, unnamed(task()))
         [task_id] = panda.submitted()
         panda.wait(task_id, ("done",))
-        assert submit(memory, unnamed(task()), wait=True)["task_id"] == task_id
+        assert submit(memory, unnamed(task()), wait=True)["jedi_task_id"] == task_id
         assert panda.task(task_id).attempt_nr == 0
 
 
@@ -310,7 +310,7 @@ def test_a_task_of_another_step_is_never_killed_with_this_one(panda: Panda, memo
             submit(memory, NAMED, on_existing="adopt")
         memory.store.dies_at = None
     step = step_of(NAMED, wait_for_completion=False, on_existing="adopt")
-    assert step.execute(memory())["task_id"] == task_id
+    assert step.execute(memory())["jedi_task_id"] == task_id
     step.on_kill()
     assert not panda.server.backend.store.rows("SELECT * FROM commands")
     assert panda.submitted() == [task_id]

@@ -47,7 +47,7 @@ def test_a_token_file_that_is_written_just_now_fails_no_try(
 ) -> None:
     memory.max_tries = 5
     parameters = unnamed(task("sleep 2"))
-    task_id = submit(memory, parameters)["task_id"]
+    task_id = submit(memory, parameters)["jedi_task_id"]
     whole = token_file.read_text()
     if how == "away":
         token_file.unlink()
@@ -57,7 +57,7 @@ def test_a_token_file_that_is_written_just_now_fails_no_try(
     renewal.start()
     result = submit(memory, parameters, wait=True)
     renewal.join()
-    assert (result["task_id"], result["status"], panda.submitted()) == (task_id, "done", [task_id])
+    assert (result["jedi_task_id"], result["status"], panda.submitted()) == (task_id, "done", [task_id])
 
 
 @pytest.mark.parametrize("tries_left", [True, False])
@@ -67,7 +67,7 @@ def test_a_credential_that_stays_away_is_no_reason_to_kill_a_healthy_task(
 ) -> None:
     monkeypatch.setattr(reread, "PAUSES", (0.05,))
     memory.max_tries = 5 if tries_left else 1
-    task_id = submit(memory, unnamed(task("sleep 60")))["task_id"]
+    task_id = submit(memory, unnamed(task("sleep 60")))["jedi_task_id"]
     panda.wait(task_id, ("running",))
     token_file.write_text("") if how == "empty" else token_file.unlink()
     with pytest.raises((CredentialMissing, ConfigError), match="was left running") as failed:
@@ -79,7 +79,7 @@ def test_a_credential_that_stays_away_is_no_reason_to_kill_a_healthy_task(
 
 def test_a_server_that_breaks_at_the_start_of_the_last_try_is_no_reason_either(panda: Panda, memory: Memory) -> None:
     memory.max_tries = 1
-    task_id = submit(memory, unnamed(task("sleep 60")))["task_id"]
+    task_id = submit(memory, unnamed(task("sleep 60")))["jedi_task_id"]
     panda.wait(task_id, ("running",))
     panda.server.faults.inject("garbage", "task/get_detailed_info", times=50)
     with pytest.raises(ServerError, match="was left running"):

@@ -72,7 +72,7 @@ def retries(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 @WAYS
 def test_a_task_is_retried_in_place_and_done(panda: Panda, memory: Memory, tmp_path: Path, deferrable: bool) -> None:
     result = play(memory, unnamed(task(fails_once(tmp_path))), deferrable=deferrable)
-    assert (result["status"], panda.task(result["task_id"]).attempt_nr) == ("done", 1)
+    assert (result["status"], panda.task(result["jedi_task_id"]).attempt_nr) == ("done", 1)
 
 
 @WAYS
@@ -131,7 +131,7 @@ def test_a_worker_that_dies_in_a_retry_makes_it_once(panda: Panda, memory: Memor
         play(memory, parameters)
     memory.store.dies_at = None
     result = play(memory, parameters)
-    assert (result["status"], panda.task(result["task_id"]).attempt_nr) == ("done", 1)
+    assert (result["status"], panda.task(result["jedi_task_id"]).attempt_nr) == ("done", 1)
 
 
 @WAYS
@@ -141,7 +141,7 @@ def test_a_retry_of_which_the_request_or_the_answer_is_lost_is_made_once(
 ) -> None:
     panda.server.faults.inject(lost, "task/retry", times=ATTEMPTS)
     result = play(memory, unnamed(task(fails_once(tmp_path))), deferrable=deferrable)
-    assert (result["status"], panda.task(result["task_id"]).attempt_nr) == ("done", 1)
+    assert (result["status"], panda.task(result["jedi_task_id"]).attempt_nr) == ("done", 1)
 
 
 def test_a_retry_that_is_never_registered_ends_the_step_after_an_outage(

@@ -37,7 +37,6 @@ from tests.support.triggers import by_core, by_sdk, event_of
 
 CAN_DEFER = [kind for kind in STEPS if hasattr(make(kind), "deferrable")]
 BASES = {"PandaCommandOperator", "PandaPollOperator", "PandaPollSensor", "PandaTaskOperator"}
-BASES |= {"RetriesInPlace", "Submission"}
 
 
 ABORT: Arguments = {"command": "abort", "command_kwargs": {"request_id": 2}, "manager": True}

@@ -23,9 +23,9 @@ from tests.support.submitting import submit
 pytestmark = pytest.mark.usefixtures("impatient")
 
 STEPS: list[tuple[Any, str, dict[str, Any]]] = [
-    (PandaSubmitTaskOperator, "accept", {"task_parameters": {}}),
-    (PandaRetryTaskOperator, "accept", {"jedi_task_id": 1}),
-    (PandaKillTaskOperator, "accept", {"jedi_task_id": 1}),
+    (PandaSubmitTaskOperator, "statuses", {"task_parameters": {}}),
+    (PandaRetryTaskOperator, "statuses", {"jedi_task_id": 1}),
+    (PandaKillTaskOperator, "statuses", {"jedi_task_id": 1}),
     (PandaWaitTaskStatusSensor, "statuses", {"jedi_task_id": 1}),
     (PandaSubmitJobsOperator, "statuses", {"jobs": []}),
     (PandaWaitJobStatusSensor, "statuses", {"job_ids": 1}),
@@ -43,8 +43,8 @@ def test_a_word_that_is_none_fails_the_parsing_of_the_dag(kind: Any, argument: s
 
 
 def test_groups_and_watchers_are_told_too() -> None:
-    with pytest.raises(UsageError, match="accept of fit: 'dome' is no status of a task"):
-        panda_task_group("fit", task_parameters={}, accept="dome")
+    with pytest.raises(UsageError, match="statuses of fit: 'dome' is no status of a task"):
+        panda_task_group("fit", task_parameters={}, statuses="dome")
     with pytest.raises(UsageError, match="the nearest is 'done'"):
         PandaTaskEventTrigger(statuses=["dome"])
 
@@ -52,9 +52,9 @@ def test_groups_and_watchers_are_told_too() -> None:
 def test_a_done_task_satisfies_a_step_that_accepts_less_and_is_never_submitted_anew(
     panda: Panda, memory: Memory
 ) -> None:
-    for accept in ("finished", ("finished",), ("failed",)):
-        result = submit(memory, unnamed(task()), wait=True, accept=accept)
-        assert (result["status"], panda.submitted()) == ("done", [result["task_id"]])
+    for statuses in ("finished", ("finished",), ("failed",)):
+        result = submit(memory, unnamed(task()), wait=True, statuses=statuses)
+        assert (result["status"], panda.submitted()) == ("done", [result["jedi_task_id"]])
 
 
 def test_a_sensor_that_accepts_partly_done_accepts_done(panda: Panda, memory: Memory) -> None:

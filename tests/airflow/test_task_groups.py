@@ -88,7 +88,7 @@ def test_a_task_that_goes_well_is_published_and_left_alone(panda: Panda, play: P
     assert run.states == all_well()
     assert "No lost files" in log_of_recovery(run)
     published = run.results["fit.publish"]
-    assert (published["task_id"], published["status"]) == (task_id, "done")
+    assert (published["jedi_task_id"], published["status"]) == (task_id, "done")
     assert any("mass.txt" in dataset for dataset in published["output_datasets"])
     assert panda.task(task_id).attempt_nr == 0
 
@@ -135,28 +135,28 @@ def test_a_task_that_cannot_be_retried_fails_where_it_is_waited_for(panda: Panda
 
 def test_what_the_author_accepts_is_not_retried(panda: Panda, play: Play, tmp_path: Path) -> None:
     with DAG("chain_content") as dag:
-        chain(unnamed(task(fails_once(tmp_path))), accept=["done", "finished"], recover=False)
+        chain(unnamed(task(fails_once(tmp_path))), statuses=["done", "finished"], recover=False)
     run = play(dag)
     assert run.states == {name: state for name, state in all_well().items() if name != "fit.recover"}
     assert run.results["fit.publish"]["status"] == "finished"
     assert panda.task(panda.submitted()[0]).attempt_nr == 0
 
 
-@pytest.mark.parametrize("accept", [["done"], ["done", "finished"]], ids=["done", "or finished"])
+@pytest.mark.parametrize("statuses", [["done"], ["done", "finished"]], ids=["done", "or finished"])
 def test_lost_files_are_made_again_before_the_task_is_published(
-    slow_panda: Panda, play: Play, accept: list[str]
+    slow_panda: Panda, play: Play, statuses: list[str]
 ) -> None:
     panda, cache = slow_panda, slow_panda.server.backend.cache
 
     @taskflow
     def lose(result: dict[str, Any]) -> str:
-        [output] = panda.client.task.get_datasets_and_files(result["task_id"], ["output"])
+        [output] = panda.client.task.get_datasets_and_files(result["jedi_task_id"], ["output"])
         lost = cache / output.files[0].lfn
         lost.unlink()
         return lost.name
 
     with DAG("chain_loses") as dag:
-        group = chain(unnamed(task("echo 125 > mass.txt", outputs=["mass.txt"])), accept=accept)
+        group = chain(unnamed(task("echo 125 > mass.txt", outputs=["mass.txt"])), statuses=statuses)
         lose(group["retry"].output) >> group["recover"]
     run = play(dag)
     [task_id] = panda.submitted()
@@ -183,7 +183,7 @@ def test_a_cleared_run_goes_on_with_the_same_task(panda: Panda, play: Play, play
     (tmp_path / "mended").touch()
     run = play_again(dag)
     assert run.states == all_well()
-    assert panda.submitted() == [run.results["fit.publish"]["task_id"]]
+    assert panda.submitted() == [run.results["fit.publish"]["jedi_task_id"]]
     assert panda.task(panda.submitted()[0]).attempt_nr == 2
 
 
@@ -192,9 +192,9 @@ def test_a_cleared_run_replaces_a_task_that_was_killed(
 ) -> None:
     @taskflow
     def kill_the_first(submission: dict[str, Any]) -> None:
-        if panda.submitted() == [submission["task_id"]]:
-            panda.wait(submission["task_id"], ("running",))
-            panda.client.task.kill(submission["task_id"])
+        if panda.submitted() == [submission["jedi_task_id"]]:
+            panda.wait(submission["jedi_task_id"], ("running",))
+            panda.client.task.kill(submission["jedi_task_id"])
 
     with DAG("chain_over") as dag:
         group = chain(unnamed(task(f"[ -e {tmp_path}/now ] || sleep 60")))

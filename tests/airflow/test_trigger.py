@@ -59,7 +59,7 @@ def test_a_deferred_step_is_resumed_elsewhere(
     elsewhere = travel(trigger)
     assert elsewhere.serialize() == trigger.serialize()
     result = step("true").execute_complete(memory(), event_of(elsewhere))
-    assert ([result["task_id"]], result["status"]) == (panda.submitted(), "done")
+    assert ([result["jedi_task_id"]], result["status"]) == (panda.submitted(), "done")
 
 
 @pytest.mark.parametrize("travel", [by_sdk, by_core])

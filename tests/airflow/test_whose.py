@@ -113,7 +113,7 @@ def test_a_step_whose_connection_means_another_server_touches_nothing_there(
     assert e.value.hopeless
     assert (there.submitted(), commanded(there), commanded(here)) == ([1], [], [])
     mean(here, monkeypatch)
-    assert submit(memory, LONG, retries=2)["task_id"] == 1
+    assert submit(memory, LONG, retries=2)["jedi_task_id"] == 1
 
 
 def test_a_number_that_the_other_server_does_not_know_is_not_waited_for_there(
@@ -121,7 +121,7 @@ def test_a_number_that_the_other_server_does_not_know_is_not_waited_for_there(
 ) -> None:
     here, there = servers
     running(here)
-    assert submit(memory, LONG)["task_id"] == 2
+    assert submit(memory, LONG)["jedi_task_id"] == 2
     mean(there, monkeypatch)
     with pytest.raises(NotOurs, match="task 2 belongs to Bob Tester at"):
         submit(memory, LONG)
@@ -136,19 +136,19 @@ def test_a_clear_submits_where_the_connection_means_now_and_leaves_the_old_task_
     memory.clear()
     with pytest.raises(NotOurs):
         submit(memory, LONG, on_clear="continue")
-    assert submit(memory, LONG)["task_id"] == 2
+    assert submit(memory, LONG)["jedi_task_id"] == 2
     assert (there.submitted(), commanded(there), commanded(here)) == ([1, 2], [], [])
 
 
 def test_another_user_of_the_same_server_is_told_so_and_a_renewed_token_is_no_other_user(
     panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task_id = submit(memory, LONG)["task_id"]
+    task_id = submit(memory, LONG)["jedi_task_id"]
     mean(panda, monkeypatch, "Eve Other")
     with pytest.raises(NotOurs, match=r"belongs to Bob Tester at .* now means Eve Other at"):
         submit(memory, LONG)
     mean(panda, monkeypatch)
-    assert submit(memory, LONG)["task_id"] == task_id
+    assert submit(memory, LONG)["jedi_task_id"] == task_id
 
 
 def test_a_wait_that_ended_elsewhere_is_no_success_here(
@@ -221,7 +221,7 @@ def test_a_rebuilt_server_where_the_number_is_that_of_another_task(
     with pytest.raises(NotOurs, match="is not the one that this step submitted: it was submitted without a key"):
         submit(memory, LONG)
     memory.clear()
-    assert submit(memory, LONG)["task_id"] == 2
+    assert submit(memory, LONG)["jedi_task_id"] == 2
     assert commanded(there) == []
 
 
@@ -236,7 +236,7 @@ def test_a_task_that_took_the_name_while_the_step_was_dead_is_left_alone(
     with pytest.raises(WorkerDied):
         submit(memory, NAMED)
     memory.store.dies_at = None
-    other = submit(Memory(), NAMED | {"ramCount": 4000})["task_id"]
+    other = submit(Memory(), NAMED | {"ramCount": 4000})["jedi_task_id"]
     panda.wait(other, ("running",))
     step = step_of(NAMED | change)
     with pytest.raises(DuplicateTask, match=f"belongs to PanDA task {other}, which is running"):
@@ -280,7 +280,7 @@ def test_the_same_run_of_two_airflows_has_two_tasks(panda: Panda) -> None:
     production, staging = Memory(), Memory()
     with pytest.raises(TaskFailed):
         submit(production, unnamed(task("exit 3")), wait=True)
-    mine = submit(staging, unnamed(task("exit 3")))["task_id"]
+    mine = submit(staging, unnamed(task("exit 3")))["jedi_task_id"]
     panda.wait(mine)
     staging.clear()
     submit(staging, LONG)
@@ -290,7 +290,7 @@ def test_the_same_run_of_two_airflows_has_two_tasks(panda: Panda) -> None:
 
 
 def test_a_fixed_name_in_a_daily_run_is_an_error_that_says_all(panda: Panda) -> None:
-    done = submit(Memory(), task(name="user.bob.daily"), wait=True)["task_id"]
+    done = submit(Memory(), task(name="user.bob.daily"), wait=True)["jedi_task_id"]
     tomorrow = Memory()
     words = (
         rf"the task name user.bob.daily belongs to PanDA task {done}, which ended as done and was submitted by "
@@ -316,20 +316,20 @@ def test_a_task_that_ends_between_the_look_and_the_submission_is_not_taken_for_t
 
 
 def test_an_adopted_task_is_waited_for_and_never_killed(panda: Panda, memory: Memory) -> None:
-    other = submit(Memory(), NAMED)["task_id"]
+    other = submit(Memory(), NAMED)["jedi_task_id"]
     panda.wait(other, ("running",))
     step = step_of(NAMED, on_existing="adopt", wait_for_completion=False)
-    assert step.execute(memory())["task_id"] == other
+    assert step.execute(memory())["jedi_task_id"] == other
     step.on_kill()
     memory.clear()
-    assert submit(memory, NAMED, on_existing="adopt")["task_id"] == other
+    assert submit(memory, NAMED, on_existing="adopt")["jedi_task_id"] == other
     assert (panda.submitted(), commanded(panda)) == ([other], [])
 
 
 def test_an_adopted_end_is_believed_if_it_is_good(panda: Panda) -> None:
-    done = submit(Memory(), task(name="user.bob.daily"), wait=True)["task_id"]
+    done = submit(Memory(), task(name="user.bob.daily"), wait=True)["jedi_task_id"]
     result = submit(Memory(), task(name="user.bob.daily"), wait=True, on_existing="adopt")
-    assert (result["task_id"], result["status"]) == (done, "done")
+    assert (result["jedi_task_id"], result["status"]) == (done, "done")
     with pytest.raises(TaskFailed):
         submit(Memory(), task("exit 3", name="user.bob.bad"), wait=True)
     with pytest.raises(DuplicateTask, match="which ended as failed"):
@@ -356,7 +356,7 @@ def test_a_lost_answer_to_a_rerun_is_found(panda: Panda, memory: Memory) -> None
         submit(Memory(), parameters, wait=True)
     panda.server.faults.inject("drop_after", "task/submit")
     result = submit(memory, parameters, wait=True, on_existing="rerun")
-    assert (result["task_id"], result["status"], panda.submitted()) == (1, "done", [1])
+    assert (result["jedi_task_id"], result["status"], panda.submitted()) == (1, "done", [1])
 
 
 @pytest.mark.parametrize("wrong", [{"on_existing": "retry"}, {"on_change": "fail"}])
@@ -386,11 +386,11 @@ def test_only_a_twin_with_the_same_key_is_followed(
     as_production(panda, monkeypatch)
     monkeypatch.setattr(panda, "client", PandaHook().client)
     parameters = task(name="user.bob.twin", taskType="prod")
-    mine = submit(memory, parameters)["task_id"]
+    mine = submit(memory, parameters)["jedi_task_id"]
     twin = twin_of(panda, mine)
     memory.store.values["panda_submission"] = json.dumps(recorded(memory) | {"task_id": twin})
     assert panda.wait(twin).status == "aborted"
-    assert submit(memory, parameters, wait=True)["task_id"] == mine
+    assert submit(memory, parameters, wait=True)["jedi_task_id"] == mine
     assert panda.submitted() == [mine, twin]
 
 
@@ -404,7 +404,7 @@ def test_the_twin_of_somebody_else_is_not_followed_unless_it_may_be_adopted(
         with pytest.raises(DuplicateTask, match=f"belongs to PanDA task {other}"):
             submit(memory, parameters, wait=True)
         result = submit(memory, parameters, wait=True, on_existing="adopt")
-        assert (result["task_id"], result["status"]) == (other, "done")
+        assert (result["jedi_task_id"], result["status"]) == (other, "done")
         assert len(panda.submitted()) == 2
 
 
@@ -412,7 +412,7 @@ def test_a_twin_of_other_parameters_is_refused(panda: Panda, memory: Memory, mon
     as_production(panda, monkeypatch)
     monkeypatch.setattr(panda, "client", PandaHook().client)
     parameters = task(name="user.bob.twin", taskType="prod")
-    mine = submit(memory, parameters)["task_id"]
+    mine = submit(memory, parameters)["jedi_task_id"]
     changed = panda.client.task.get_task_parameters(mine) | {"ramCount": 4000}
     twin = panda.client.task.submit(changed).task_id
     assert panda.wait(twin).status == "aborted"
@@ -426,7 +426,7 @@ def test_a_twin_of_other_parameters_is_refused(panda: Panda, memory: Memory, mon
 
 
 def test_people_see_which_dag_run_made_a_task(panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = panda.client.task.get_task_parameters(submit(memory, LONG)["task_id"])
+    stored = panda.client.task.get_task_parameters(submit(memory, LONG)["jedi_task_id"])
     assert stored["framework"] == "airflow"
     assert stored["airflow"] == {
         "key": recorded(memory)["key"],
@@ -445,17 +445,17 @@ def test_the_key_is_recorded_before_the_request_is_sent(panda: Panda, memory: Me
     key = recorded(memory)["key"]
     assert (len(key), panda.submitted()) == (32, [])
     memory.store.dies_at = None
-    stored = panda.client.task.get_task_parameters(submit(memory, LONG)["task_id"])
+    stored = panda.client.task.get_task_parameters(submit(memory, LONG)["jedi_task_id"])
     assert stored["airflow"]["key"] == key
 
 
 def test_a_task_of_the_production_role_is_given_the_priority_without_which_jedi_breaks_it(
     panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = submit(Memory(), LONG)["task_id"]
+    plain = submit(Memory(), LONG)["jedi_task_id"]
     as_production(panda, monkeypatch)
-    mine = submit(memory, LONG)["task_id"]
-    own = submit(Memory(), LONG | {"taskPriority": 500})["task_id"]
+    mine = submit(memory, LONG)["jedi_task_id"]
+    own = submit(Memory(), LONG | {"taskPriority": 500})["jedi_task_id"]
     given = [panda.client.task.get_task_parameters(task_id)["taskPriority"] for task_id in (plain, mine, own)]
     assert given[1:] == [900, 500]
     assert given[0] != 900
@@ -489,10 +489,10 @@ def refuse_once(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
 
 def test_a_name_of_the_longest_kind_is_cleared_like_any_other(panda: Panda, memory: Memory) -> None:
     name = "user.bob." + "x" * 246
-    old = submit(memory, NAMED | {"taskName": name})["task_id"]
+    old = submit(memory, NAMED | {"taskName": name})["jedi_task_id"]
     panda.wait(old, ("running",))
     memory.clear()
-    new = submit(memory, NAMED | {"taskName": name})["task_id"]
+    new = submit(memory, NAMED | {"taskName": name})["jedi_task_id"]
     assert panda.submitted() == [old, new]
     assert panda.wait(old).status == "aborted"
     assert len(recorded(memory)["name"]) == 256
@@ -509,11 +509,11 @@ def test_a_line_end_in_a_production_name_makes_no_second_task(
 
 
 def test_another_parent_is_another_definition(panda: Panda, memory: Memory) -> None:
-    parent = submit(Memory(), unnamed(task()), wait=True)["task_id"]
-    old = submit(memory, LONG)["task_id"]
+    parent = submit(Memory(), unnamed(task()), wait=True)["jedi_task_id"]
+    old = submit(memory, LONG)["jedi_task_id"]
     panda.wait(old, ("running",))
-    new = submit(memory, LONG, parent_tid=parent)["task_id"]
-    assert (submit(memory, LONG, parent_tid=str(parent))["task_id"], new != old) == (new, True)
+    new = submit(memory, LONG, parent_tid=parent)["jedi_task_id"]
+    assert (submit(memory, LONG, parent_tid=str(parent))["jedi_task_id"], new != old) == (new, True)
     assert panda.wait(old).status == "aborted"
 
 
@@ -538,7 +538,7 @@ def test_a_wait_of_the_version_without_keys_goes_on_and_its_task_is_never_touche
     step = step_of(unnamed(task("sleep 2")))
     assert step.execute(memory())["status"] == "done"
     memory.clear()
-    new = submit(memory, LONG)["task_id"]
+    new = submit(memory, LONG)["jedi_task_id"]
     assert (panda.submitted(), commanded(panda)) == ([old, new], [])
 
 
@@ -563,7 +563,7 @@ def test_what_a_later_version_has_stored_is_understood(panda: Panda, memory: Mem
     event = event_of(PandaTaskTrigger("panda_default", with_news(trigger.plan.to_json()), news=1))
     resumed = step_of(unnamed(task()), deferrable=True)
     result = resumed.resume_execution("execute_complete", {"event": with_news(event)}, context)
-    assert (result["status"], panda.submitted()) == ("done", [result["task_id"]])
+    assert (result["status"], panda.submitted()) == ("done", [result["jedi_task_id"]])
 
 
 def with_news(value: Any) -> Any:

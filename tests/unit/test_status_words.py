@@ -30,7 +30,7 @@ def test_whoever_accepts_partly_done_accepts_done() -> None:
 @pytest.mark.parametrize(
     ("given", "kind", "says"),
     [
-        ("finnished", "task", "accept of fit: 'finnished' is no status of a task; the nearest is 'finished'"),
+        ("finnished", "task", "statuses of fit: 'finnished' is no status of a task; the nearest is 'finished'"),
         (("done", "Done"), "task", "'Done' is no status of a task; the nearest is 'done'"),
         (["cancelled"], "task", "'cancelled' is no status of a task; .* It is a status of a job"),
         (["done"], "job", "'done' is no status of a job; .* It is a status of a task"),
@@ -44,7 +44,7 @@ def test_whoever_accepts_partly_done_accepts_done() -> None:
 )
 def test_what_is_no_status_is_refused_with_what_was_given_and_what_was_meant(given: Any, kind: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        check_statuses(given, "accept of fit", kind)
+        check_statuses(given, "statuses of fit", kind)
 
 
 @pytest.mark.parametrize(
