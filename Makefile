@@ -1,7 +1,8 @@
 # Needs make and Python 3.11, 3.12 or 3.13 as python3 (or PYTHON=...); the rest is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-PARALLEL := -n 2 --dist worksteal
+# Twice the cores of a small machine, as the tests mostly wait.
+PARALLEL := -n 4 --dist worksteal
 
 .PHONY: demo test test-random test-live test-system test-production lint bench bench-smoke clean
 

@@ -40,7 +40,7 @@ def poked(sensor: PandaWaitTaskStatusSensor, memory: Memory) -> Any:
             found.append(poke.xcom_value)
         return bool(poke)
 
-    wait_until(reached, 20)
+    wait_until(reached)
     return found[0]
 
 

@@ -59,8 +59,8 @@ def test_a_worker_told_to_stop_before_its_task_is_registered_ends_the_task(
         task_id = step.execute(memory())["jedi_task_id"]
         step.on_kill()
         assert panda.submitted() == [task_id]
-        wait_until(lambda: panda.server.backend.store.row("SELECT 1 FROM tasks"), 20)
-        wait_until(lambda: panda.task(task_id).status == "aborted", 40)
+        wait_until(lambda: panda.server.backend.store.row("SELECT 1 FROM tasks"))
+        wait_until(lambda: panda.task(task_id).status == "aborted")
 
 
 def test_a_worker_told_to_stop_before_it_submits_submits_nothing(panda: Panda, memory: Memory) -> None:
@@ -202,12 +202,12 @@ def test_a_kill_waits_for_the_retry_that_jedi_has_yet_to_execute(
         parameters = unnamed(task(f"[ -e {tmp_path}/second ] && sleep 60; exit 3"))
         step = step_of(parameters, task_retry=TaskRetryPolicy(attempts=2, delay=0))
         end = in_a_worker(step, memory())
-        wait_until(lambda: panda.server.backend.store.rows("SELECT * FROM commands"), 20)
+        wait_until(lambda: panda.server.backend.store.rows("SELECT * FROM commands"))
         (tmp_path / "second").touch()
         [task_id] = panda.submitted()
         assert panda.task(task_id).status == "failed"
         step.on_kill()
-        wait_until(lambda: panda.task(task_id).status == "aborted", 30)
+        wait_until(lambda: panda.task(task_id).status == "aborted")
         assert isinstance(end(), TaskAborted)
 
 

@@ -65,7 +65,7 @@ def test_a_deadline_before_the_retry_of_a_step_is_executed_ends_the_task_all_the
             played(parameters, memory, timeout=1.5, deferrable=deferrable)
         panda.server.backend.pace = PACE
         [task_id] = panda.submitted()
-        wait_until(lambda: panda.task(task_id).status == "aborted", 30)
+        wait_until(lambda: panda.task(task_id).status == "aborted")
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
@@ -81,7 +81,7 @@ def test_a_deadline_before_the_retry_of_a_wait_is_executed_ends_the_task_all_the
         (tmp_path / "second").touch()
         panda.server.backend.pace = PACE
         [task_id] = panda.submitted()
-        wait_until(lambda: panda.task(task_id).status == "aborted", 30)
+        wait_until(lambda: panda.task(task_id).status == "aborted")
 
 
 def test_a_worker_told_to_stop_while_its_retry_is_on_the_way_ends_the_task(
@@ -97,7 +97,7 @@ def test_a_worker_told_to_stop_while_its_retry_is_on_the_way_ends_the_task(
     wait_until(lambda: panda.server.faults.recorded)
     step.on_kill()
     [task_id] = panda.submitted()
-    wait_until(lambda: panda.task(task_id).status == "aborted", 30)
+    wait_until(lambda: panda.task(task_id).status == "aborted")
     assert isinstance(end(), TaskAborted)
 
 

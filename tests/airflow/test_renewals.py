@@ -118,7 +118,7 @@ def test_a_wait_goes_on_with_a_token_that_was_renewed(panda: Panda, memory: Memo
     step = PandaSubmitTaskOperator(task_id="fit", task_parameters=parameters, poll_interval=0.1, outage=600)
 
     def renew() -> None:
-        wait_until(panda.submitted, 30)
+        wait_until(panda.submitted)
         panda.wait(panda.submitted()[0], ("running",))
         panda.server.faults.inject("expire_tokens")
         threading.Event().wait(1)

@@ -590,7 +590,7 @@ def test_the_next_try_tells_what_a_process_without_a_step_has_done(
         step = step_of(wait_for_completion=False)
         step.execute(memory())
         step.on_kill()
-        wait_until(lambda: list(tmp_path.glob("panda-kills-*/*")), 40)
+        wait_until(lambda: list(tmp_path.glob("panda-kills-*/*")))
         panda.wait(1, ("aborted",))
         submit(memory, LONG)
         said = capsys.readouterr().out
