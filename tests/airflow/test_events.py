@@ -91,7 +91,7 @@ def watch(*assets: tuple[str, dict[str, Any]]) -> None:
     with DAG(f"after_{assets[0][0]}", schedule=schedule, is_paused_upon_creation=False) as dag:
         write(dag)
     for name, _ in assets:
-        wait_until(lambda name=name: stored(name), START)  # type: ignore[misc]
+        wait_until(lambda name=name: stored(name))  # type: ignore[misc]
 
 
 def stored(asset: str) -> list[str]:
@@ -127,14 +127,14 @@ def test_a_watched_asset_has_one_event_for_each_end_whatever_happens_to_the_trig
     watch(("sim", simulation), ("sim again", simulation), ("all", {"statuses": ["done", "failed"]}))
 
     first, failed = end(panda, "user.bob.sim.1", "echo > mass.txt"), end(panda, "user.bob.fit", "exit 3")
-    wait_until(lambda: [len(events("sim")), len(events("all"))] == [1, 2], START)
-    wait_until(lambda: f'"{first}"' in stored("sim")[0] and f'"{failed}"' in stored("all")[0], START)
+    wait_until(lambda: [len(events("sim")), len(events("all"))] == [1, 2])
+    wait_until(lambda: f'"{first}"' in stored("sim")[0] and f'"{failed}"' in stored("all")[0])
     triggerer.kill()
     second = end(panda, "user.bob.sim.2")
     triggerer.start()
-    wait_until(lambda: [len(events("sim")), len(events("all"))] == [2, 3], START)
+    wait_until(lambda: [len(events("sim")), len(events("all"))] == [2, 3])
     third = end(panda, "user.bob.sim.3")
-    wait_until(lambda: [len(events("sim")), len(events("all"))] == [3, 4], START)
+    wait_until(lambda: [len(events("sim")), len(events("all"))] == [3, 4])
 
     assert [event["jedi_task_id"] for event in events("sim")] == [first, second, third]
     assert [event["jedi_task_id"] for event in events("all")] == [first, failed, second, third]
@@ -228,7 +228,7 @@ def test_no_trouble_of_the_server_ends_a_watch_or_costs_an_end(panda: Panda, cap
     faults.inject("database_down")
 
     def mend() -> None:
-        wait_until(lambda: caplog.text.count("asked again") == 2, START)
+        wait_until(lambda: caplog.text.count("asked again") == 2)
         panda.server.backend.store.down = False
 
     assert [event["jedi_task_id"] for event in fire(watcher, 1, mend)] == [task_id]
@@ -241,7 +241,7 @@ def test_a_connection_that_does_not_exist_yet_is_waited_for(
     task_id = end(panda, "user.bob.fit")
 
     def connect() -> None:
-        wait_until(lambda: "'panda_later' does not exist" in caplog.text, START)
+        wait_until(lambda: "'panda_later' does not exist" in caplog.text)
         monkeypatch.setenv("AIRFLOW_CONN_PANDA_LATER", os.environ["AIRFLOW_CONN_PANDA_DEFAULT"])
 
     assert [event["jedi_task_id"] for event in fire(watcher, 1, connect)] == [task_id]
@@ -316,7 +316,7 @@ class Runner:
 
 
 async def reach(reached: Callable[[], object]) -> None:
-    await asyncio.to_thread(wait_until, reached, START)
+    await asyncio.to_thread(wait_until, reached)
 
 
 def test_a_position_is_stored_only_once_airflow_has_stored_the_events(panda: Panda) -> None:
