@@ -138,7 +138,7 @@ class PandaSubmitTaskOperator(Submission, PandaTaskOperator):
         """See what there is to decide about."""
         if record is None or not record.sent:
             return Situation(record)
-        cleared = self.on_clear == "resubmit" and record.clears != clears(context, self.retries)
+        cleared = self.on_clear == "resubmit" and record.clears != clears(context, self.retries, record.retries)
         now = Situation(
             record,
             accepted=self.statuses,

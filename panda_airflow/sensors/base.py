@@ -47,6 +47,17 @@ class DeferredSensor(BaseSensorOperator):
             raise
 
 
+def seen_in(key: str, context: Context) -> dict[str, Any]:
+    """Recall what earlier pokes of this try saw, whichever version poked.
+
+    :param key: under which it is in the task state store.
+    :return: with ``since``, epoch seconds of the first poke, and ``seen``, what it remembers.
+    """
+    this_try = {"try": context["ti"].try_number}
+    before: dict[str, Any] = context["task_state_store"].get(key) or {}
+    return {"since": time.time(), "seen": {}} | (before if before.get("try") == this_try["try"] else this_try)
+
+
 class PandaPollSensor(PandaStep, DeferredSensor):
     """Base of the sensors that do not wait for a task.
 
@@ -104,16 +115,13 @@ class PandaPollSensor(PandaStep, DeferredSensor):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once; what earlier pokes of this try saw is in the task state store."""
-        store, this_try = context["task_state_store"], context["ti"].try_number
-        before = store.get("panda_poll")
-        if not before or before["try"] != this_try:
-            before = {"try": this_try, "since": time.time(), "seen": {}}
+        before = seen_in("panda_poll", context)
         poll = Poll(self._own_plan(context, before["since"]), **before["seen"])
         event = poll.judge(self._look(poll.plan), time.time())
         if event:
             return PokeReturnValue(is_done=True, xcom_value=poll_result(event))
         (self.log.warning if poll.warn else self.log.info)("%s", poll.note)
-        store.set("panda_poll", before | {"seen": poll.memory()})
+        context["task_state_store"].set("panda_poll", before | {"seen": poll.memory()})
         return PokeReturnValue(is_done=False)
 
     def _own_plan(self, context: Context, since: float) -> PollPlan:

@@ -16,8 +16,9 @@ from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException, A
 
 from panda_airflow.client import PandaError, ServerAway, TaskOutcome, WaitTimeout
 from panda_airflow.client.status import check_statuses
+from panda_airflow.client.stored import known
 from panda_airflow.links.panda import PandaTaskLink
-from panda_airflow.sensors.base import DeferredSensor
+from panda_airflow.sensors.base import DeferredSensor, seen_in
 from panda_airflow.steps.assets import publish
 from panda_airflow.steps.base import Context, PandaStep
 from panda_airflow.steps.kill.reaper import FAREWELL, LAST_WORDS, Target, send_reaper
@@ -181,10 +182,7 @@ class PandaWaitTaskStatusSensor(PandaStep, DeferredSensor):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look at the tasks once; what earlier pokes of this try saw is in the task state store."""
-        store, this_try = context["task_state_store"], context["ti"].try_number
-        before = store.get("panda_watches")
-        if not before or before["try"] != this_try:
-            before = {"try": this_try, "since": time.time(), "seen": {}}
+        store, before = context["task_state_store"], seen_in("panda_watches", context)
         watch = ManyWatch(self._plan(before["since"], None), **before["seen"])
         event = watch.judge(self._look(watch), time.time())
         if watch.note:
@@ -205,7 +203,7 @@ class PandaWaitTaskStatusSensor(PandaStep, DeferredSensor):
 
         :raises ServerAway: it could not for too long.
         """
-        failures = Failures(**before).and_one(time.time())
+        failures = Failures(**known(Failures, before)).and_one(time.time())
         if failures.are_too_many(time.time(), self.outage):
             raise ServerAway(f"what the PanDA tasks have made could not be read for too long: {error}")
         self.log.warning("What the PanDA tasks have made cannot be read yet: %s", error)

@@ -47,7 +47,7 @@ def at_most_once(
     """
     memory, cleared = Memory(context, "panda_once"), clears(context, step.retries)
     before = same_as_sent(step, context, what)
-    if before and before.get("clears") == cleared:
+    if before and before.get("clears", cleared) == cleared:
         if "answer" in before:
             return before["answer"]
         if before.get("sent", True) and (
@@ -80,7 +80,8 @@ def same_as_sent(step: PandaStep, context: Context, what: str) -> dict[str, Any]
     :raises NotOurs: the connection means another server or user by now, and nobody has cleared the step since.
     """
     before = Memory(context, "panda_once").recall()
-    if before and before.get("clears") == clears(context, step.retries):
+    cleared = clears(context, step.retries)
+    if before and before.get("clears", cleared) == cleared:
         step.same_account(what, Account.from_json(before.get("account")))
     return before
 
@@ -103,6 +104,6 @@ def _found(intent: dict[str, Any], what: str, why: str, newest: Callable[[], int
     found = newest()
     if found > intent["newest"]:
         return found
-    if time.time() < intent["since"] + SURFACED:
+    if time.time() < intent.get("since", 0.0) + SURFACED:
         raise OutcomeUnknown(f"{why} Whether {what} took place is unknown yet; a retry of this step looks for it.")
     return 0

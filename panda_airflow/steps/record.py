@@ -54,6 +54,7 @@ class SubmissionRecord:
     :param key: what proves that a task is the one, see :mod:`panda_airflow.waiting.ownership`; empty if it has none.
     :param account: where it was submitted, and as whom.
     :param newest_job: the last PandaID before the task was to run again; None if it was submitted as a new one.
+    :param retries: the step's own when it submitted, see :func:`~panda_airflow.steps.state_store.clears`.
     """
 
     name: str = ""
@@ -69,6 +70,7 @@ class SubmissionRecord:
     key: str = ""
     account: Account = UNKNOWN
     newest_job: int | None = None
+    retries: int = 0
 
     @property
     def may_retry(self) -> bool:

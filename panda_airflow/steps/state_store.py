@@ -36,20 +36,20 @@ class Memory:
         self._store.set(self._key, value, retention=NEVER_EXPIRE)
 
 
-def clears(context: Context, retries: int | None) -> int:
+def clears(context: Context, retries: int | None, submitted_with: int = 0) -> int:
     """Count how often a person has cleared the step, in a unit that only grows; a retry by Airflow leaves it alone.
 
     A clear sets ``max_tries`` to the number of the last try plus the step's retries. That moves it, unless the
-    retries were lowered meanwhile: hence the step remembers its end and its retries. The end alone would not do: a
-    worker may die just after that, and the retry which follows is no clear.
+    retries were lowered meanwhile by as many as there were tries: hence the step remembers its retries, and which try
+    was to be tried again. Its end is not always known: a person may end it while it is deferred.
 
     :param retries: the step's own, as its DAG says now.
+    :param submitted_with: what they were when it last submitted; 0 if that is not known.
     """
     memory, max_tries, now = Memory(context, "panda_clears"), context["ti"].max_tries, retries or 0
-    before = memory.recall()
-    if before is None:
-        return int(max_tries)
-    lowered = now < before["retries"] and max_tries == before["ended"] + now
+    stored, last = memory.recall() or {}, context["ti"].try_number - 1
+    before = {"clears": max_tries, "max_tries": max_tries, "retries": submitted_with} | stored
+    lowered = now < before["retries"] and max_tries == last + now and before.get("again") != last
     if before["max_tries"] == max_tries and not lowered:
         return int(before["clears"])
     number = max(before["clears"] + 1, max_tries)
@@ -57,14 +57,15 @@ def clears(context: Context, retries: int | None) -> int:
     return int(number)
 
 
-def note_end(context: Context, retries: int | None) -> None:
-    """Remember that the step ended, as a success or for good: only a clear makes it run again.
+def note_end(context: Context, retries: int | None, *, again: bool = False) -> None:
+    """Remember that this try ended: as a success or for good, so that only a clear makes the step run again, or not.
 
     :param retries: the step's own.
+    :param again: whether Airflow tries again.
     """
     memory, ti = Memory(context, "panda_clears"), context["ti"]
-    before = memory.recall() or {"clears": ti.max_tries, "max_tries": ti.max_tries}
-    memory.remember({**before, "ended": ti.try_number, "retries": retries or 0})
+    before = {"clears": ti.max_tries, "max_tries": ti.max_tries} | (memory.recall() or {})
+    memory.remember(before | {"retries": retries or 0, "again": ti.try_number if again else 0})
 
 
 @contextmanager
@@ -73,8 +74,8 @@ def end_noted(step: BaseOperator, context: Context) -> Iterator[None]:
     try:
         yield
     except (Exception, AirflowTaskTimeout) as error:
-        if gives_up(step, context, error) and not isinstance(error, UsageError):  # nothing was sent
-            note_end(context, step.retries)
+        if not isinstance(error, UsageError):  # nothing was sent
+            note_end(context, step.retries, again=not gives_up(step, context, error))
         raise
     note_end(context, step.retries)
 

@@ -127,7 +127,8 @@ class Submission(TaskDefinition):
         """
         renewed = replace(
             record,
-            clears=clears(context, self.retries),
+            clears=clears(context, self.retries, record.retries),
+            retries=self.retries or 0,
             attempt=context["ti"].try_number,
             definition=self._definition(),
             account=self.account,
@@ -183,6 +184,7 @@ class Submission(TaskDefinition):
             definition=definition,
             key=key,
             account=self.account,
+            retries=self.retries or 0,
         )
         check_submission({"task_parameters": self._parameters(context, record)})
         holder = self._holder(record)

@@ -84,6 +84,7 @@ class ManyWatch:
         first_bad: int = 0,
         over: Mapping[str, list[int]] | None = None,
         waiting: Mapping[str, list[int]] | None = None,
+        **_: object,  # what another version remembers
     ) -> None:
         self.plan = plan
         self.first_bad = first_bad

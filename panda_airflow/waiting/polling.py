@@ -115,7 +115,13 @@ class Poll:
     """
 
     def __init__(
-        self, plan: PollPlan, *, seen: bool = False, failing_since: float | None = None, failures: int = 0
+        self,
+        plan: PollPlan,
+        *,
+        seen: bool = False,
+        failing_since: float | None = None,
+        failures: int = 0,
+        **_: object,  # what another version remembers
     ) -> None:
         self.plan = plan
         self.seen = seen

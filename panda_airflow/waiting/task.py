@@ -154,7 +154,13 @@ class Watch:
     """
 
     def __init__(
-        self, plan: WaitPlan, *, status: str = "", failing_since: float | None = None, failures: int = 0
+        self,
+        plan: WaitPlan,
+        *,
+        status: str = "",
+        failing_since: float | None = None,
+        failures: int = 0,
+        **_: object,  # what another version remembers
     ) -> None:
         self.plan = plan
         self.status = status

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from panda_airflow.client import NotDelivered, OutcomeUnknown
+from panda_airflow.client import NotDelivered, OutcomeUnknown, ServerAway
 from panda_airflow.client.idds import Idds
 from panda_airflow.operators.command import PandaReloadInputOperator
 from panda_airflow.operators.idds import PandaIddsCommandOperator
 from panda_airflow.operators.workflow import PandaSubmitWorkflowOperator
 from panda_airflow.steps import once
 from panda_airflow.steps.state_store import clears, note_end
-from tests.airflow.conftest import Memory, Panda, task
+from tests.airflow.conftest import Memory, Panda, task, unnamed
+from tests.support import submitting
 from tests.support.commanding import commands
 
 
@@ -58,6 +59,31 @@ def test_a_retry_is_no_clear_though_its_worker_died_just_after_the_end() -> None
     first = life.attempt()
     life.end()
     assert [life.attempt(), life.attempt()] == [first, first]
+
+
+def test_a_step_that_a_person_ended_while_it_was_deferred_is_cleared_though_the_retries_were_lowered(
+    panda: Panda, memory: Memory
+) -> None:
+    memory.max_tries = 3
+    deferred = {"deferrable": True, "cancel_on_kill": False, "retries": 3}
+    with pytest.raises(TaskDeferred):
+        submitting.submit(memory, unnamed(task()), wait=True, **deferred)
+    panda.wait(1)
+    memory.max_tries = memory.tries + 2  # by the clear, whose DAG says two retries
+    for _ in "clear", "retry":
+        assert submitting.submit(memory, unnamed(task()), wait=True, retries=2)["jedi_task_id"] == 2
+
+
+def test_a_retry_is_no_clear_though_the_retries_were_lowered_by_as_many_as_there_were_tries(
+    panda: Panda, memory: Memory
+) -> None:
+    memory.max_tries = 3
+    panda.server.faults.inject("garbage", "task/get_detailed_info", times=99)
+    with pytest.raises(ServerAway):
+        submitting.submit(memory, unnamed(task("sleep 60")), wait=True, retries=3, outage=0)
+    panda.server.faults.clear()
+    assert submitting.submit(memory, unnamed(task("sleep 60")), retries=2)["jedi_task_id"] == 1
+    assert panda.server.backend.store.rows("SELECT * FROM commands") == []
 
 
 def test_a_first_try_writes_nothing_before_it_ends() -> None:
