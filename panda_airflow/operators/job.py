@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from airflow.sdk.exceptions import TaskDeferralTimeout
 
-from panda_airflow.client import PandaClient, PandaError, PermissionDenied, ServerAway, UsageError, WaitTimeout
+from panda_airflow.client import NotOurs, PandaError, ServerAway, UsageError, WaitTimeout
 from panda_airflow.client.jobs import FileSpec, JobSpec, dump_jobs
 from panda_airflow.client.models import Json
 from panda_airflow.client.status import check_statuses
 from panda_airflow.client.stored import Account
 from panda_airflow.operators.polling import PandaPollOperator
 from panda_airflow.steps.base import Context
+from panda_airflow.steps.kill.jobs import kill_jobs
+from panda_airflow.steps.kill.reaper import FAREWELL, Target, send_reaper
 from panda_airflow.steps.once import at_most_once
 from panda_airflow.steps.state_store import Memory, clears, end_noted
 from panda_airflow.waiting.poll_checks import JOB_FINAL, jobs_plan, panda_ids
@@ -58,6 +59,7 @@ class PandaSubmitJobsOperator(PandaPollOperator):
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
         self._ids: list[int] = []
+        self._told_to_stop = False
 
     def begin(self, context: Context) -> Json:
         """Submit the jobs, then wait for them."""
@@ -83,18 +85,20 @@ class PandaSubmitJobsOperator(PandaPollOperator):
         return {"job_ids": [int(job_id) for job_id in value["jobs"]], **value}
 
     def on_kill(self) -> None:
-        """Kill the jobs when this worker is told to stop, by one request with a new client.
+        """Kill the jobs when this worker is told to stop; see :meth:`PandaTaskOperator.on_kill`.
 
-        Airflow gives this five seconds in all.
+        The answer to their submission may be on its way still: then they are killed as soon as it comes.
         """
+        self._told_to_stop = True
         if self.cancel_on_kill and self._ids:
-            config = replace(self.hook.config, attempts=1, connect_timeout=1.5, read_timeout=3.0)
             try:
-                with PandaClient(config) as client:
-                    client.job.kill(self._ids)
-                self.log.warning("PanDA jobs %s were told to stop.", self._ids)
-            except PandaError:
+                self.log.warning("%s", self._send_reaper())
+            except (OSError, PandaError):  # the worker is dying: say what is left behind
                 self.log.exception("PanDA jobs %s may still be running: killing them failed.", self._ids)
+
+    def _send_reaper(self) -> str:
+        """Leave the kill to a process that goes on where the server is away; return what became of the jobs."""
+        return send_reaper(self.hook.config, Target(job_ids=tuple(self._ids), account=self.account), FAREWELL)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral, which Airflow itself ends where the trigger fell silent."""
@@ -108,7 +112,7 @@ class PandaSubmitJobsOperator(PandaPollOperator):
     def _give_up(self, context: Context, late: WaitTimeout) -> WaitTimeout:
         """See to the jobs of a step whose timeout has passed; a retry could only find killed ones."""
         late.fate = late.advice = self._end_late(context)
-        late.hopeless = late.fate == STOPPED
+        late.hopeless = late.fate != LEFT_RUNNING
         return late
 
     def _end_late(self, context: Context) -> str:
@@ -116,24 +120,31 @@ class PandaSubmitJobsOperator(PandaPollOperator):
         record = Memory(context, "panda_once").recall()
         if not (self.cancel_on_timeout and record):
             return LEFT_RUNNING
+        self._ids = record["answer"]
         try:
             self.same_account("what this step submitted", Account.from_json(record.get("account")))
-            self.client.job.kill(record["answer"])
+            kill_jobs(self.client, self._ids)
+        except NotOurs as error:
+            return f"The jobs may still be running. {error}"
         except PandaError as error:
-            return f"The jobs may still be running: killing them failed. {error}"
+            self.log.warning("Killing the jobs failed: %s", error)
+            return self._send_reaper()
         return STOPPED
 
     def _stop_cleared(self, context: Context) -> None:
         """Kill the jobs that were submitted before a person cleared the step, since others take their place."""
         record = Memory(context, "panda_once").recall() or {}
         elsewhere = self.account.differs_from(Account.from_json(record.get("account")))
-        if (ids := record.get("answer")) and record.get("clears") != clears(context, self.retries) and not elsewhere:
-            self.client.job.kill(ids)
+        cleared = clears(context, self.retries)
+        if (ids := record.get("answer")) and record.get("clears", cleared) != cleared and not elsewhere:
+            kill_jobs(self.client, ids)
             self.log.warning("The step was cleared: PanDA jobs %s were told to stop.", ids)
 
     def _submit(self, text: str) -> list[int]:
         self._ids = ids = [int(job[0]) for job in self.client.job.submit(text)]
         self.log.info("The server accepted %s PanDA jobs: %s", len(ids), ids)
+        if self._told_to_stop:
+            self.on_kill()
         return ids
 
 
@@ -182,25 +193,8 @@ class PandaKillJobsOperator(PandaPollOperator):
         self.same_as_at_first("what this step kills", context)
         given: dict[str, Any] = {"kill_options": list(self.kill_options)} if self.kill_options else {}
         given |= {} if self.code is None else {"code": self.code}
-        accepted = self.client.job.kill(ids, **given)
-        self._check([job_id for job_id, taken in zip(ids, accepted, strict=True) if not taken])
+        if ended := kill_jobs(self.client, ids, **given):
+            self.log.info("PanDA job(s) %s had ended already, or were ending.", ended)
         if not self.wait_for_completion:
             return {"job_ids": ids}
         return self.follow(context, jobs_plan(ids, sorted(JOB_FINAL), time.time(), self.poll_interval))
-
-    def _check(self, refused: list[int]) -> None:
-        """Tell jobs that have ended, or are ending, from those that this identity may not kill."""
-        states = self.client.job.get_status(refused) if refused else []
-        alive = [
-            job_id
-            for job_id, state in zip(refused, states, strict=True)
-            if state.status not in JOB_FINAL and state.command != "tobekilled"
-        ]
-        if alive:
-            raise PermissionDenied(
-                f"the server refused to kill PanDA job(s) {', '.join(map(str, alive))}.",
-                endpoint="job/kill",
-                advice="Use the identity that owns them, or the production role with a code such as 9.",
-            )
-        if refused:
-            self.log.info("PanDA job(s) %s had ended already, or were ending.", refused)

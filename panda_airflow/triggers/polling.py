@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from panda_airflow.client import NotOurs, PandaClient
+from panda_airflow.client import NotOurs, PandaClient, PandaError
 from panda_airflow.client.auth.credentials import account_of
+from panda_airflow.steps.kill.jobs import kill_jobs
+from panda_airflow.steps.kill.reaper import FAREWELL, Target, send_reaper
 from panda_airflow.triggers.base import PandaTrigger
 from panda_airflow.waiting.driver import Request
 from panda_airflow.waiting.ownership import RESTORE, elsewhere
@@ -42,11 +44,16 @@ class PandaPollTrigger(PandaTrigger):
         return POLL_CHECKS[self.plan.look](self._there(), **self.plan.arguments)
 
     def _end(self) -> str:
-        """Kill the jobs; those that have ended already are no harm."""
+        """Kill the jobs; leave to a process what cannot be killed now."""
+        job_ids: Any = self.plan.arguments["job_ids"]
         try:
-            self._there().job.kill(self.plan.arguments["job_ids"])
+            kill_jobs(self._there(), job_ids)
         except NotOurs as error:
             return f"{error} They were left running."
+        except PandaError as error:
+            self.log.warning("Killing %s: %s", self.what, error)
+            target = Target(job_ids=tuple(job_ids), account=self.plan.account)
+            return send_reaper(self._connected().config, target, FAREWELL)
         return f"{self.what}: told to stop."
 
     def _there(self) -> PandaClient:

@@ -13,8 +13,6 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
 
 from panda_airflow.client import (
-    ClientConfig,
-    PandaClient,
     PandaError,
     PermissionDenied,
     TaskFailed,
@@ -22,7 +20,7 @@ from panda_airflow.client import (
     UsageError,
     WaitTimeout,
 )
-from panda_airflow.operators import job as steps
+from panda_airflow.client.api.job import JobApi
 from panda_airflow.operators.idds import PandaIddsCommandOperator
 from panda_airflow.operators.job import PandaKillJobsOperator, PandaSubmitJobsOperator
 from panda_airflow.sensors.idds import PandaWaitIddsRequestSensor
@@ -270,8 +268,9 @@ def come_to_the_end(step: PandaSubmitJobsOperator, memory: Memory) -> Any:
 
 def test_late_jobs_that_cannot_be_killed_are_told_of(panda: Panda, memory: Memory) -> None:
     panda.server.faults.inject("garbage", "job/kill", times=99)
-    with pytest.raises(WaitTimeout, match="may still be running: killing them failed"):
+    with pytest.raises(WaitTimeout, match=r"cannot be stopped yet; process [0-9]+ goes on trying") as late:
         sleepers(timeout=0.3).execute(memory())
+    assert late.value.hopeless
 
 
 def test_jobs_that_cannot_be_looked_at_are_left_to_the_next_try(panda: Panda, memory: Memory) -> None:
@@ -340,22 +339,43 @@ def test_a_clear_submits_no_other_jobs_while_the_old_ones_cannot_be_killed(panda
     assert are_told_to_stop(panda, [1, 2])
 
 
-def test_a_worker_told_to_stop_kills_its_jobs_within_the_time_it_has(
-    panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("trouble", [{}, {"kind": "refuse", "times": 1}, {"kind": "garbage", "times": ATTEMPTS + 1}])
+def test_a_worker_told_to_stop_has_its_jobs_killed_though_the_server_is_away(
+    panda: Panda, memory: Memory, trouble: dict[str, Any]
 ) -> None:
-    used: list[ClientConfig] = []
-
-    def make(config: ClientConfig) -> PandaClient:
-        used.append(config)
-        return PandaClient(config)
-
-    monkeypatch.setattr(steps, "PandaClient", make)
     step = sleepers(wait_for_completion=False)
     step.execute(memory())
+    if trouble:
+        panda.server.faults.inject(trouble["kind"], "job/kill", times=trouble["times"])
     step.on_kill()
-    [config] = used
-    assert config.attempts * (config.connect_timeout + config.read_timeout) < 5
-    assert are_told_to_stop(panda, [1, 2])
+    wait_until(lambda: are_told_to_stop(panda, [1, 2]))
+
+
+def test_a_worker_told_to_stop_while_the_answer_to_its_submission_is_on_its_way_kills_its_jobs(
+    panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, send = sleepers(wait_for_completion=False), JobApi.submit
+
+    def told_to_stop(jobs: JobApi, text: str) -> Any:
+        answer = send(jobs, text)
+        step.on_kill()
+        return answer
+
+    monkeypatch.setattr(JobApi, "submit", told_to_stop)
+    step.execute(memory())
+    wait_until(lambda: are_told_to_stop(panda, [1, 2]))
+
+
+def test_jobs_that_the_server_refused_to_kill_only_once_are_killed(panda: Panda, memory: Memory) -> None:
+    """Those of a step that a person ends while it is deferred, and those of one that is late."""
+    with pytest.raises(TaskDeferred) as stopped:
+        sleepers(deferrable=True).execute(memory())
+    trigger: Any = stopped.value.trigger
+    for end in (trigger._end, lambda: sleepers()._end_late(memory())):
+        panda.server.faults.inject("garbage", "job/kill", times=ATTEMPTS)
+        assert "stop" in end()
+        wait_until(lambda: not panda.server.faults.describe()["waiting"])
+    wait_until(lambda: are_told_to_stop(panda, [1, 2]))
 
 
 def test_production_jobs_without_the_role_are_refused(panda: Panda, memory: Memory) -> None:

@@ -28,6 +28,7 @@ from panda_airflow.client.status import ABOUT_TO_ABORT, ACTIVE_STATUSES
 from panda_airflow.client.stored import UNKNOWN, Account, known
 from panda_airflow.steps import lookup
 from panda_airflow.steps.kill import last_words
+from panda_airflow.steps.kill.jobs import kill_jobs
 from panda_airflow.waiting.driver import NO_FAILURES
 from panda_airflow.waiting.ownership import require
 from panda_airflow.waiting.task import JEDI_PATIENCE
@@ -45,7 +46,7 @@ LAST_WORDS = 30.0
 
 @dataclass(frozen=True)
 class Target:
-    """The task that is to end, or several.
+    """The task that is to end, or several, or jobs that belong to none.
 
     :param task_ids: JediTaskIDs; none while the answer to the submission of the task has not come.
     :param name: by which it is looked for then.
@@ -55,6 +56,7 @@ class Target:
     :param outage: seconds for which a server that is away is waited for.
     :param key: what the task has to carry; empty for those that their user has named.
     :param account: on which server it is, and as whom it is killed.
+    :param job_ids: PandaIDs of the jobs, where it is no task.
     """
 
     task_ids: tuple[int, ...] = ()
@@ -64,16 +66,18 @@ class Target:
     outage: float = 3600.0
     key: str = ""
     account: Account = UNKNOWN
+    job_ids: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Write the target as JSON primitives."""
-        return asdict(self) | {"task_ids": list(self.task_ids)}
+        return asdict(self) | {"task_ids": list(self.task_ids), "job_ids": list(self.job_ids)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Target:
         """Read what :meth:`to_json` wrote, in whatever version."""
         read = {
             "task_ids": tuple(value.get("task_ids", ())),
+            "job_ids": tuple(value.get("job_ids", ())),
             "mark": Mark.from_json(value.get("mark")),
             "account": Account.from_json(value.get("account")),
         }
@@ -81,6 +85,8 @@ class Target:
 
     def __str__(self) -> str:
         """Name the task, or say how many."""
+        if self.job_ids:
+            return f"each of {len(self.job_ids)} PanDA job(s), the first {self.job_ids[0]},"
         if len(self.task_ids) > 1:
             return f"each of {len(self.task_ids)} PanDA tasks"
         return f"PanDA task {self.task_ids[0] if self.task_ids else self.name}"
@@ -171,6 +177,9 @@ def _kill(client: PandaClient, target: Target, task_id: int | None) -> None:
 
     :raises PandaError: it could not be killed now.
     """
+    if target.job_ids:
+        kill_jobs(client, target.job_ids)
+        return
     if task_id is None:
         if not target.key:
             raise NotOurs(f"{target} cannot be told from that of somebody else: another version submitted it.")
