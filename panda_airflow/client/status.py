@@ -102,7 +102,7 @@ def check_statuses(
     :raises UsageError: one is not known, or is a template: statuses are not rendered.
     """
     words = (given,) if isinstance(given, str) else given
-    if not isinstance(words, Collection):
+    if not isinstance(words, Collection) or not (words or among):
         raise UsageError(f"{where}: statuses are a list of words, not {given!r:.80}.")
     for word in words:
         _check_word(word, where, kind, among or STATUSES[kind], sort)
@@ -110,12 +110,17 @@ def check_statuses(
     return (*words, *better)
 
 
-def _check_word(word: object, where: str, kind: str, known: Collection[str], sort: str) -> None:
-    if word in known:
+MEANT = {"done": "finished", "cancelled": "aborted", "aborted": "cancelled"}
+"""How PanDA says elsewhere what a word says of a task, a job or a request."""
+
+
+def _check_word(given: object, where: str, kind: str, known: Collection[str], sort: str) -> None:
+    word = str(given)
+    if given == word and word in known:
         return
-    if "{{" in str(word) or "{%" in str(word):
+    if "{{" in word or "{%" in word:
         raise UsageError(f"{where}: statuses cannot be templates, such as {word!r:.80}; write the words themselves.")
     others = [f" It is a status of a {other}." for other in STATUSES if other != kind and word in STATUSES[other]]
-    [nearest] = get_close_matches(str(word), sorted(known), 1, cutoff=0.0)
+    [nearest] = [MEANT[word]] if MEANT.get(word) in known else get_close_matches(word, sorted(known), 1, cutoff=0.0)
     what = f"not {sort}" if word in STATUSES[kind] else f"no status of a {kind}"
-    raise UsageError(f"{where}: {word!r:.80} is {what}; the nearest is {nearest!r}.{''.join(others[:1])}")
+    raise UsageError(f"{where}: {given!r:.80} is {what}; the nearest is {nearest!r}.{''.join(others[:1])}")

@@ -117,7 +117,8 @@ class WaitPlan:
         """Read what :meth:`to_json` wrote, also in another version that knew fewer fields, or more."""
         words = value.get("statuses", cls.statuses)
         read = {
-            "statuses": tuple(word for word in words if is_known(word)),  # a plan under way is not refused
+            # a plan under way is not refused
+            "statuses": tuple(word for word in words if is_known(word)) or cls.statuses,
             "mark": Mark.from_json(value.get("mark")),
             "retry": TaskRetryPolicy.from_json(value["retry"]) if value.get("retry") else None,
             "account": Account.from_json(value.get("account")),

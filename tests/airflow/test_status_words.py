@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from panda_airflow.client import UsageError
+from panda_airflow.client.status import check_statuses
 from panda_airflow.operators.command import PandaKillTaskOperator
 from panda_airflow.operators.idds import PandaIddsCommandOperator
 from panda_airflow.operators.job import PandaSubmitJobsOperator
@@ -40,6 +41,21 @@ def test_a_word_that_is_none_fails_the_parsing_of_the_dag(kind: Any, argument: s
         kind(task_id="fit", **more, **{argument: ("job_word",)})
     with pytest.raises(UsageError, match="cannot be templates"):
         kind(task_id="fit", **more, **{argument: "{{ params.status }}"})
+
+
+@pytest.mark.parametrize(("kind", "argument", "more"), STEPS, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize("words", [(), [["done"]], [None], 7], ids=str)
+def test_what_nothing_could_satisfy_fails_the_parsing_of_the_dag(
+    kind: Any, argument: str, more: dict[str, Any], words: Any
+) -> None:
+    with pytest.raises(UsageError, match=f"{argument} of fit"):
+        kind(task_id="fit", **more, **{argument: words})
+
+
+@pytest.mark.parametrize(("kind", "word", "meant"), [("job", "done", "finished"), ("task", "cancelled", "aborted")])
+def test_a_word_of_another_kind_names_what_was_meant(kind: str, word: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=f"the nearest is '{meant}'"):
+        check_statuses([word], "statuses of fit", kind)
 
 
 def test_groups_and_watchers_are_told_too() -> None:
