@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow.sdk import TaskGroup
 
+from panda_airflow.client import UsageError
 from panda_airflow.client.status import RETRYABLE_STATUSES, check_statuses
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.operators.file import PandaFileRecoveryOperator
@@ -64,6 +65,7 @@ def panda_task_group(
         no limit.
     :param panda_conn_id: Airflow connection of type ``panda``.
     :param defaults: what steps take, for all that take it, such as ``retries``, ``outage`` or ``cancel_on_kill``.
+    :raises UsageError: the task may be that of somebody else (``on_existing="adopt"``), or a status is none.
     """
     repairable = tuple(sorted({"done", *check_statuses(statuses, f"statuses of {group_id}")} | RETRYABLE_STATUSES))
     common = {"panda_conn_id": panda_conn_id, "deferrable": deferrable}
@@ -78,6 +80,11 @@ def panda_task_group(
             statuses=repairable,
             on_clear="continue",
         )
+        if submit.on_existing == "adopt":
+            raise UsageError(
+                f"{group_id}: a group cannot have on_existing='adopt', as it retries its task and kills it with a step.",
+                advice="Give a PandaSubmitTaskOperator on_existing='adopt' and let it wait.",
+            )
         submitted: Any = submit.output
         wait = PandaWaitTaskStatusSensor(
             task_id="wait",

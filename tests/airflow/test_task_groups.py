@@ -18,7 +18,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
 from sqlalchemy import select
 
-from panda_airflow.client import TaskFailed
+from panda_airflow.client import TaskFailed, UsageError
 from panda_airflow.task_groups import panda_task_group
 from panda_airflow.waiting.task_retry import TaskRetryPolicy
 from tests.airflow.conftest import PACE, Memory, Panda, Run, fails_once, serve, task, unnamed
@@ -233,6 +233,16 @@ def test_defaults_reach_every_step_that_takes_them() -> None:
     assert {step.retries for step in steps} == {3}
     assert {step.outage for step in steps} == {60.0}
     assert {getattr(step, "cancel_on_kill", False) for step in steps} == {False}
+
+
+@pytest.mark.parametrize("by", ["group", "dag"])
+def test_a_group_takes_nobodys_task_as_it_would_retry_and_kill_it(by: str) -> None:
+    wish = {"on_existing": "adopt"}
+    with (
+        DAG("chain_adopts", default_args=wish if by == "dag" else {}),
+        pytest.raises(UsageError, match="fit: a group cannot have on_existing='adopt'"),
+    ):
+        chain(task(), **(wish if by == "group" else {}))
 
 
 def test_a_dag_has_many_chains_and_each_has_its_task(panda: Panda, play: Play) -> None:
