@@ -82,7 +82,7 @@ def panda_task_group(
         )
         if submit.on_existing == "adopt":
             raise UsageError(
-                f"{group_id}: a group cannot have on_existing='adopt', as it retries its task and kills it with a step.",
+                f"{group_id}: a group cannot have on_existing='adopt', as its steps retry and kill the task.",
                 advice="Give a PandaSubmitTaskOperator on_existing='adopt' and let it wait.",
             )
         submitted: Any = submit.output

@@ -50,6 +50,8 @@ class PandaCommandOperator(PandaTaskOperator):
     """What the command does, up to the name of the task."""
     runs_jobs: ClassVar[bool] = False
     """Whether the command is given so that new jobs run."""
+    is_hollow_without: ClassVar[bool] = False
+    """Whether an end without any new job is no success."""
     repeatable: ClassVar[bool] = False
     """Whether the command does no harm to a task that has moved on since it was given first."""
 
@@ -98,11 +100,20 @@ class PandaCommandOperator(PandaTaskOperator):
     def _finish(self, context: Context, event: WaitEvent) -> TaskResult:
         """Tell in the result what the command has done, too."""
         self._is_repeated = event["kind"] == "timeout" and self._would_repeat(context, event["task_id"])
-        result = super()._finish(context, event)
-        if given := self._given(context):
+        given = self._given(context)
+        result = super()._finish(context, self._unless_hollow(event, (given or {}).get("newest", 0)))
+        if given:
             result["message"] = self._effect(given, result)
             self.log.info("%s", result["message"])
         return result
+
+    def _unless_hollow(self, event: WaitEvent, newest: int) -> WaitEvent:
+        """Believe the good end of a task that was to run again only if new jobs ran."""
+        if not self.is_hollow_without or event["kind"] != "ended" or not event["status"]:
+            return event
+        if any(job_id > newest for job_id in self.client.task.get_details(event["task_id"]).job_ids):
+            return event
+        return {**event, "kind": "failed", "note": "It was to run again, and no new job ran: nothing was done."}
 
     def _effect(self, given: dict[str, Any], result: TaskResult) -> str:
         what = f"{self.what} PanDA task {result['jedi_task_id']}, which was {given.get('was')}"
@@ -300,6 +311,7 @@ class PandaReactivateTaskOperator(PandaCommandOperator):
 
     what = "Reactivation of"
     runs_jobs = True
+    is_hollow_without = True
 
     def __init__(self, *, keep_attempt_nr: bool = False, trigger_job_generation: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)

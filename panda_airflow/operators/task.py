@@ -61,7 +61,8 @@ class PandaSubmitTaskOperator(Submission, PandaTaskOperator):
         ``resubmit`` or ``continue``, as above; the latter also takes a task of other parameters that holds the name.
     :param on_existing: what to do where a task that this step did not submit holds the given name: ``fail``,
         ``adopt`` (wait for an active one or believe one that ended well) or ``rerun`` (run an ended one again with
-        its old parameters, wait, and succeed only if new jobs ran). Neither kills it, as it may be others' work, too.
+        its old parameters, wait, and succeed only if new jobs ran). Neither kills it, as it may be others' work, too;
+        it stays that of the step that submitted it, which a clear of that one kills.
 
     The other parameters are those of :class:`~panda_airflow.operators.base.PandaTaskOperator`.
     """

@@ -32,7 +32,8 @@ def refuse_leftovers(value: object, place: str = "task_parameters") -> None:
     elif isinstance(value, str) and ("{{" in value or "{%" in value):
         raise UsageError(
             f"{place} still holds a template: {value!r:.80}; nothing was submitted.",
-            advice="Airflow renders what the DAG says, but not what another step returns: render it there.",
+            advice="Airflow renders what the DAG says, but not what another step returns: render it there. Braces that "
+            "are none of a template, as in C++, need a blank between them.",
         )
 
 

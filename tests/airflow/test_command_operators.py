@@ -12,7 +12,16 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from panda_airflow.client import NotFound, PermissionDenied, Refused, TaskAborted, UsageError, WaitTimeout, WrongState
+from panda_airflow.client import (
+    NotFound,
+    PermissionDenied,
+    Refused,
+    TaskAborted,
+    TaskOutcome,
+    UsageError,
+    WaitTimeout,
+    WrongState,
+)
 from panda_airflow.devserver.handlers import task as handlers
 from panda_airflow.devserver.jedi import lifecycle
 from panda_airflow.devserver.storage import tasks
@@ -283,6 +292,16 @@ def test_reactivate_runs_a_task_again_exactly_once(manager: Panda, memory: Memor
     number = len(manager.client.task.get_job_ids(task_id))
     assert step.execute(memory())["status"] == "done"
     assert len(manager.client.task.get_job_ids(task_id)) == number
+
+
+def test_a_reactivation_after_which_no_job_ran_is_no_success(
+    manager: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = submit(manager, "true")
+    manager.wait(task_id, ("done",))
+    monkeypatch.setattr(PandaReactivateTaskOperator, "_newest_job", lambda *_: 10**9)
+    with pytest.raises(TaskOutcome, match="It was to run again, and no new job ran: nothing was done"):
+        PandaReactivateTaskOperator(task_id="again", jedi_task_id=task_id, poll_interval=0.1).execute(memory())
 
 
 @pytest.fixture

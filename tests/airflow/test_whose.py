@@ -365,6 +365,12 @@ def test_a_wish_that_nobody_knows_is_refused_at_parse(wrong: dict[str, Any]) -> 
         step_of(**wrong)
 
 
+def test_braces_that_are_no_template_have_a_way_out(panda: Panda, memory: Memory) -> None:
+    with pytest.raises(UsageError, match="as in C\\+\\+, need a blank between them"):
+        submit(memory, unnamed(task("root -e 'int a[2][2] = {{1, 2}, {3, 4}}'")))
+    assert submit(memory, unnamed(task("echo 'int a[2][2] = { {1, 2}, {3, 4} }'")))["jedi_task_id"] == 1
+
+
 def test_a_template_that_a_step_returned_is_refused_before_anything_is_recorded(panda: Panda, memory: Memory) -> None:
     with pytest.raises(UsageError, match=r"\['taskName'\] still holds a template: 'user.bob.\{\{ ds \}\}'"):
         submit(memory, task(name="user.bob.{{ ds }}"))
