@@ -307,8 +307,7 @@ def test_a_task_that_ends_between_the_look_and_the_submission_is_not_taken_for_t
     panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server says "reactivation accepted"."""
-    done = running(panda, task(name="user.bob.daily"))
-    panda.wait(done)
+    panda.wait(panda.client.task.submit(task(name="user.bob.daily") | {"uniqueTaskName": True}).task_id)
     monkeypatch.setattr(lookup, "holder", lambda *_: None)
     with pytest.raises(DuplicateTask, match="was submitted without a key"):
         submit(memory, task(name="user.bob.daily"))
