@@ -35,6 +35,7 @@ from panda_airflow.steps.result import LOOK_AGAIN, TaskResult, settle
 from panda_airflow.steps.state_store import Memory, end_noted, gives_up
 from panda_airflow.triggers.base import backstop
 from panda_airflow.triggers.panda import PandaTaskTrigger
+from panda_airflow.triggers.refusal import heed_refusal
 from panda_airflow.waiting.driver import adrive, check_interval, first_look, run_apart
 from panda_airflow.waiting.event import WaitEvent
 from panda_airflow.waiting.feed.joining import join
@@ -164,6 +165,7 @@ class PandaTaskOperator(RetriesInPlace):
     def _defer(self, context: Context, plan: WaitPlan) -> NoReturn:
         Memory(context, "panda_wait").remember({"plan": plan.to_json(), "owns": self._owns})
         kills = self.cancel_on_kill and self._owns
+        heed_refusal(context["ti"], self.on_kill)
         self.defer(
             trigger=PandaTaskTrigger(self.panda_conn_id, plan.to_json(), cancel_on_kill=kills),
             method_name="execute_complete",

@@ -110,25 +110,12 @@ class PandaTrigger(BaseTrigger):
 
     async def _kill_if_ended_by_person(self) -> None:
         try:
-            # Airflow's own database may be busy just when many steps are ended at once.
-            ask = Retrying(stop=stop_after_attempt(5), wait=wait_fixed(1), reraise=True)
-            if await asyncio.to_thread(ask, self._is_still_wanted):
+            if await asyncio.to_thread(is_wanted, self.task_instance):
                 self.log.info("The step has not ended; %s is left alone.", self.what)
                 return
             self.log.warning("%s", await asyncio.to_thread(self._end))
         except Exception:  # a kill that fails must not fail silently, and nobody awaits this task
             self.log.exception("%s may still be running: killing it failed.", self.what)
-
-    def _is_still_wanted(self) -> bool:
-        """Whether the Airflow task has not ended: the trigger moved, or a clear left the rest to the next try."""
-        ti = self.task_instance
-        if ti is None:
-            return False
-        states = RuntimeTaskInstance.get_task_states(
-            dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
-        )
-        key = f"{ti.task_id}_{ti.map_index}" if ti.map_index >= 0 else ti.task_id
-        return states.get(ti.run_id, {}).get(key, "removed") not in ENDED
 
     def _end(self) -> str:
         """End on the server what is waited for; return what became of it."""
@@ -151,6 +138,27 @@ class PandaTrigger(BaseTrigger):
             "deferred": self.deferred,
             **kwargs,
         }
+
+
+def is_wanted(ti: Any) -> bool:
+    """Whether the Airflow task has not ended: its trigger moved, or a clear left the rest to the next try.
+
+    Airflow's own database may be busy just when many steps are ended at once, so it is asked more than once.
+
+    :param ti: the task instance, as a trigger or a step knows it; None where nobody is left to want anything.
+    """
+    if ti is None:
+        return False
+    ask = Retrying(stop=stop_after_attempt(5), wait=wait_fixed(1), reraise=True)
+    states = ask(
+        RuntimeTaskInstance.get_task_states,
+        dag_id=ti.dag_id,
+        task_ids=[ti.task_id],
+        run_ids=[ti.run_id],
+        map_index=ti.map_index,
+    )
+    key = f"{ti.task_id}_{ti.map_index}" if ti.map_index >= 0 else ti.task_id
+    return states.get(ti.run_id, {}).get(key, "removed") not in ENDED
 
 
 def backstop(deadline: float | None, poll_interval: float) -> timedelta | None:

@@ -103,6 +103,15 @@ def test_a_step_marked_before_its_task_is_registered_leaves_nothing_running(
     assert panda.settle(*runs) == ["aborted", "aborted"]
 
 
+@pytest.mark.parametrize("state", ["failed", "success"])
+def test_a_step_marked_just_before_it_defers_leaves_nothing_running(airflow: Airflow, panda: Panda, state: str) -> None:
+    run = airflow.prepare("plain_deferrable")
+    panda.ambush(run, "acted", lambda _: run.mark(state))
+    airflow.start_run(run, command=LONG)
+    assert airflow.finish(run) == [state]
+    assert panda.settle(run) == ["aborted"]
+
+
 def test_a_step_marked_failed_before_a_triggerer_has_taken_it_leaves_nothing_running(
     airflow: Airflow, panda: Panda
 ) -> None:
