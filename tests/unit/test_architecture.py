@@ -169,6 +169,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "steps.lookup",
         "waiting.driver",
         "waiting.ownership",
+        "waiting.poll_checks",
         "waiting.task",
         "waiting.task_polls",
     },
@@ -178,7 +179,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "client.models",
         "client.task_parameters",
         "hooks.panda",
-        "steps.kill.reaper",
+        "steps.kill.*",
         "waiting.driver",
         "waiting.end_watcher",
         "waiting.feed.joining",
@@ -215,6 +216,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sensors": {
         "client",
         "client.status",
+        "client.stored",
         "links.panda",
         "steps.*",
         "triggers.*",
@@ -225,7 +227,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "waiting.task",
         "waiting.task_polls",
     },
-    "task_groups": {"client.status", "hooks.panda", "operators.*", "sensors.task", "waiting.task_retry"},
+    "task_groups": {"client", "client.status", "hooks.panda", "operators.*", "sensors.task", "waiting.task_retry"},
     "get_provider_info": {"client.config"},
     "pandaclient": {
         "client.auth.tokens",
