@@ -15,9 +15,9 @@ def submit(panda: Panda, command: str = "sleep 60", **more: Any) -> int:
     return panda.client.task.submit(task(command, **more)).task_id
 
 
-def partly_failed(panda: Panda) -> int:
+def partly_failed(panda: Panda, command: str = "test %RNDM:0 = 1 && exit 3; sleep 60") -> int:
     """Have a task that runs and has an input which failed for good: one that more attempts help."""
-    task_id = submit(panda, "test %RNDM:0 = 1 && exit 3; sleep 60")
+    task_id = submit(panda, command)
     panda.wait(task_id, ("running",))
     wait_until(lambda: has_failed(panda, task_id))
     return task_id

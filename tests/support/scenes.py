@@ -78,7 +78,7 @@ SCENES: dict[str, Callable[[Panda], Arguments]] = {
     "PandaReactivateTaskOperator": lambda panda: {"jedi_task_id": reached(panda, "done")},
     "PandaReloadInputOperator": lambda panda: {"jedi_task_id": reached(panda, "done")},
     "PandaIncreaseAttemptsOperator": lambda panda: {
-        "jedi_task_id": partly_failed(panda),
+        "jedi_task_id": partly_failed(panda, f"{fails_once(panda.server.root)}; sleep 60"),
         "increase": 1,
         "wait_for_completion": True,
         "statuses": ["running"],
