@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Twice the cores of a small machine, as the tests mostly wait.
 PARALLEL := -n 4 --dist worksteal
 
-.PHONY: demo test test-random test-live test-system test-production lint bench bench-smoke clean
+.PHONY: demo test test-random test-live test-system test-production docs lint bench bench-smoke clean
 
 demo: .venv/with-demo
 	@$(BIN)/panda-airflow demo
@@ -31,6 +31,9 @@ test-system: .venv/with-test
 test-production: .venv/with-production-test
 	$(BIN)/pytest -m system tests/system/test_production.py
 
+docs: .venv/with-docs
+	AIRFLOW_HOME=$(CURDIR)/docs/_build/airflow $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs docs/_build
+
 lint: .venv/with-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,7 +46,7 @@ bench-smoke: .venv/with-test
 	@$(BIN)/python -m tests.benchmarks.bench --rounds 2 --calls 8 --waits 300 --minutes 1 --steps 0
 
 clean:
-	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .demo docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/with-%: pyproject.toml constraints.txt

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -107,3 +109,9 @@ def test_only_the_owner_or_a_production_user_commands_a_task(owner: str | None) 
     assert refusal(OWNED, BOB, owner, task_id=1) == "not the task owner or no production role"
     assert check(OWNED, ALICE, owner, task_id=1) == {"task_id": 1}
     assert check(OWNED, BOB, "Bob Tester", task_id=1) == {"task_id": 1}
+
+
+def test_without_its_extra_the_embedded_server_says_what_it_needs() -> None:
+    program = "import sys; sys.modules['uvicorn'] = None; import panda_airflow.devserver.server"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "The embedded PanDA server needs uvicorn: pip install 'panda-airflow[devserver]'." in done.stderr

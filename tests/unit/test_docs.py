@@ -1,13 +1,10 @@
-"""The README says what the code says; ``python -m tests.unit.test_readme`` brings it up to date."""
+"""The documentation says what the code says; ``python -m tests.unit.test_docs`` brings it up to date."""
 
 from __future__ import annotations
 
 import inspect
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from html import escape
@@ -25,7 +22,6 @@ from panda_airflow import client, operators, sensors
 from panda_airflow.client import ClientConfig, PandaError
 from panda_airflow.client.endpoint import REGISTRY
 from panda_airflow.devserver.faults import Kind
-from panda_airflow.devserver.server import DevServer
 from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.operators.base import PandaTaskOperator
 from panda_airflow.pandaclient import Client, obsolete
@@ -35,7 +31,14 @@ from tests.contract.test_wire import DIFFERENCES
 from tests.support.tokens import jwt
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [page for page in PAGES if "_build" not in page.parts]
+
+
+def page(name: str) -> str:
+    """Read a page below ``docs``."""
+    return (ROOT / "docs" / f"{name}.md").read_text()
+
 
 TYPED = {
     "call_idds_command": "idds.call",
@@ -127,14 +130,24 @@ def named(step: type) -> list[str]:
     return list(found)
 
 
+def place(step: type) -> str:
+    return code(f"{step.__module__.removeprefix('panda_airflow.')}.{step.__name__}")
+
+
+def does(step: type) -> str:
+    """What a step does, by the first sentence of its description."""
+    return (inspect.getdoc(step) or "").split("\n\n")[0].replace("\n", " ").replace("``", "`")
+
+
+def step_list() -> str:
+    """Every step, with a line each."""
+    return table(("step", "what it does"), *((place(step), does(step)) for step in steps()))
+
+
 def step_table() -> str:
-    """What each step does, by the first sentence of its description."""
-    rows = [("step", "what it does", "its parameters")]
-    for step in steps():
-        place = f"{step.__module__.removeprefix('panda_airflow.')}.{step.__name__}"
-        does = (inspect.getdoc(step) or "").split("\n\n")[0].replace("\n", " ").replace("``", "`")
-        rows.append((code(place), does, code(*own_parameters(step))))
-    return table(*rows)
+    """Every step with its own parameters."""
+    head = ("step", "what it does", "its parameters")
+    return table(head, *((place(step), does(step), code(*own_parameters(step))) for step in steps()))
 
 
 def functions() -> list[str]:
@@ -160,12 +173,10 @@ def reference() -> str:
     unserved = [name for name in TABLE if not typed(name)]
     return "\n".join(
         [
-            f"<details><summary>All {len(functions())} functions</summary>\n",
             table(head, *rows),
             f"\nThese ask nothing of a PanDA server: {code(*local)}.\n",
             f"These exist, warn once that they are obsolete, and return their failure: {code(*gone)}.\n",
-            f"PanDA servers up to 1.0.4 do not have the method of {code(*unserved)}.\n",
-            "</details>",
+            f"PanDA servers up to 1.0.4 do not have the method of {code(*unserved)}.",
         ]
     )
 
@@ -174,8 +185,7 @@ def methods() -> str:
     """All methods of the client by module."""
     by_module = groupby((path.split("/") for path in REGISTRY), itemgetter(0))
     rows = [(code(module), code(*(method for _, method in paths))) for module, paths in by_module]
-    listed = table(("module", "methods"), *rows)
-    return f"<details><summary>All {len(REGISTRY)} methods</summary>\n\n{listed}\n\n</details>"
+    return table(("module", "methods"), *rows)
 
 
 def differences() -> str:
@@ -195,6 +205,7 @@ def differences() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "dag": first_dag,
+    "list": step_list,
     "settings": settings,
     "steps": step_table,
     "methods": methods,
@@ -206,47 +217,67 @@ PARTS: dict[str, Callable[[], str]] = {
 def fresh(text: str) -> str:
     """Put what is generated between its marks."""
     for mark, part in PARTS.items():
-        assert text.count(f"<!-- {mark} -->\n") == text.count(f"<!-- /{mark} -->") == 1, mark
-        before, _, rest = text.partition(f"<!-- {mark} -->\n")
-        text = f"{before}<!-- {mark} -->\n{part()}\n<!-- /{mark} -->{rest.partition(f'<!-- /{mark} -->')[2]}"
+        if f"<!-- {mark} -->\n" in text:
+            before, _, rest = text.partition(f"<!-- {mark} -->\n")
+            text = f"{before}<!-- {mark} -->\n{part()}\n<!-- /{mark} -->{rest.partition(f'<!-- /{mark} -->')[2]}"
     return text
 
 
 @pytest.mark.parametrize("mark", PARTS)
 def test_generated_parts_are_up_to_date(mark: str) -> None:
-    written = README.read_text().partition(f"<!-- {mark} -->\n")[2].partition(f"<!-- /{mark} -->")[0]
-    assert written == f"{PARTS[mark]()}\n", "python -m tests.unit.test_readme brings it up to date"
+    [text] = [text for one in PAGES if f"<!-- {mark} -->\n" in (text := one.read_text())]
+    written = text.partition(f"<!-- {mark} -->\n")[2].partition(f"<!-- /{mark} -->")[0]
+    assert written == f"{PARTS[mark]()}\n", "python -m tests.unit.test_docs brings it up to date"
 
 
 def test_every_error_is_in_the_table() -> None:
-    kinds = [name for name in client.__all__ if issubclass(getattr(client, name), PandaError)]
-    assert [name for name in kinds if f"`{name}`" not in README.read_text()] == []
+    exported = [getattr(client, name) for name in client.__all__]
+    kinds = [item.__name__ for item in exported if inspect.isclass(item) and issubclass(item, PandaError)]
+    assert [name for name in kinds if f"`{name}`" not in page("reference/errors")] == []
 
 
 def test_every_fault_is_named() -> None:
-    assert [kind for kind in get_args(Kind) if f"`{kind}`" not in README.read_text()] == []
+    assert [kind for kind in get_args(Kind) if f"`{kind}`" not in page("reference/server")] == []
 
 
 def test_every_path_exists() -> None:
-    paths = re.findall(r"`((?:panda_airflow|tests|dags_examples)/[\w./]+)`", README.read_text())
+    paths = [found for one in PAGES for found in re.findall(PATH, one.read_text())]
     assert paths
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+PATH = r"`((?:panda_airflow|tests|dags_examples|docs)/[\w./]+)`"
+
+
+def test_every_link_leads_to_a_page() -> None:
+    for one in PAGES:
+        links = re.findall(r"\]\(((?!https?:)[^)#]+)", one.read_text())
+        assert [link for link in links if not (one.parent / link).exists()] == [], one
+
+
+def test_every_page_is_in_the_list() -> None:
+    index = page("index")
+    names = [str(one.relative_to(ROOT / "docs").with_suffix("")) for one in PAGES if ROOT / "docs" in one.parents]
+    assert [name for name in names if name != "index" and f"\n{name}\n" not in index] == []
+
+
+def test_the_readme_is_a_door() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 170
+
+
 def test_every_room_is_in_the_picture() -> None:
     rooms = [path.parent.name for path in (ROOT / "panda_airflow").glob("*/__init__.py")]
-    picture = README.read_text().partition("## Architecture")[2].partition("## ")[0]
-    assert [room for room in rooms if f" {room}/" not in picture] == []
+    assert [room for room in rooms if f" {room}/" not in page("explanation/architecture")] == []
 
 
 def test_what_every_task_operator_takes_is_in_the_table() -> None:
-    _, _, rest = README.read_text().partition("| parameter | meaning | default |\n")
+    _, _, rest = page("reference/steps").partition("| parameter | meaning | default |\n")
     written = re.findall(r"^\| `(\w+)` ", rest.partition("\n\n")[0], flags=re.MULTILINE)
     assert sorted(written) == sorted(named(PandaTaskOperator))
 
 
 def test_what_other_operators_that_wait_take_is_said() -> None:
-    said = re.findall(r"`(\w+)`", README.read_text().partition("and file recovery take")[2].partition(";")[0])
+    said = re.findall(r"`(\w+)`", page("reference/steps").partition("and file recovery take")[2].partition(";")[0])
     others = [step for step in steps() if not issubclass(step, PandaTaskOperator | BaseSensorOperator)]
     taken = set(named(PandaTaskOperator)) - {"cancel_on_kill", "cancel_on_timeout", "statuses"}
     shared = [[name for name in named(step) if name in taken] for step in others]
@@ -275,21 +306,6 @@ def test_the_hook_reaches_every_method_of_the_server(monkeypatch: pytest.MonkeyP
         assert inspect.unwrap(getattr(getattr(reached, module), method).__func__) is endpoint.stub
 
 
-def test_the_example_of_the_client_runs(devserver: DevServer, tmp_path: Path) -> None:
-    section = README.read_text().partition("## The typed client")[2]
-    example = section.partition("```python\n")[2].partition("```")[0]
-    credential = {"PANDA_AUTH": "oidc", "PANDA_AUTH_VO": "wlcg", "PANDA_AUTH_ID_TOKEN": devserver.token()}
-    done = subprocess.run(
-        [sys.executable, "-c", example],
-        cwd=tmp_path,
-        env=os.environ | devserver.environment() | credential | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert done.stdout.startswith("done ['user.alice.hello_hello.txt/'")
-
-
 if __name__ == "__main__":
-    README.write_text(fresh(README.read_text()))
+    for one in PAGES:
+        one.write_text(fresh(one.read_text()))
