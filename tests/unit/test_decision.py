@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from panda_airflow.client.models import Mark, TaskInfo
 from panda_airflow.client.status import ABOUT_TO_ABORT, ACTIVE_STATUSES, FINAL_STATUSES, RETRYABLE_STATUSES, classify
-from panda_airflow.steps.decision import Action, Decision, Situation, decide
+from panda_airflow.steps.decision import Action, Decision, Situation, decide, submission_retry
 from panda_airflow.steps.record import SubmissionRecord
 
 CHANGED = datetime(2026, 1, 1)  # noqa: DTZ001 - naive UTC, as the server has it
@@ -142,3 +142,26 @@ def test_a_task_is_replaced_or_retried_only_for_a_reason(now: Situation) -> None
         assert info
         assert info.status in RETRYABLE_STATUSES - set(now.accepted)
     assert (action is Action.SUBMIT) == (now.record is None or not now.record.sent)
+
+
+IN_PLACE, ANEW = "retries the PanDA task in place", "submits the work anew under another name"
+SAID: list[tuple[str, str, dict[str, Any], str]] = [
+    ("failed", "failed", {}, f"A retry of this step {IN_PLACE}."),
+    ("failed", "aborted", {}, f"A retry of this step {ANEW}."),
+    ("outage", "running", {}, "A retry of this step waits on for the task."),
+    ("failed", "failed", {"last": True}, "A clear of this step submits the work anew"),
+    ("failed", "failed", {"last": True, "on_clear": "continue"}, "A clear of this step goes on with this PanDA task"),
+    ("failed", "failed", {"last": True, "durable": False}, "This was the last try."),
+    ("failed", "failed", {"may_retry": False}, "it only looks at it again"),
+    ("failed", "failed", {"may_retry": False, "last": True}, "it only looks at it again"),
+    ("failed", "aborted", {"may_retry": False}, f"A retry of this step {ANEW}."),
+    ("failed", "failed", {"durable": False}, f"A retry of this step {ANEW}, and kills what still runs."),
+    ("timeout", "running", {}, "submits anew under another name once it is aborted"),
+    ("timeout", "running", {"killed": False}, "The timeout counts from the submission"),
+    ("timeout", "running", {"durable": False}, f"A retry of this step {ANEW}, and kills what still runs."),
+]
+
+
+@pytest.mark.parametrize(("kind", "status", "how", "said"), SAID)
+def test_what_a_retry_does_is_told(kind: str, status: str, how: dict[str, Any], said: str) -> None:
+    assert said in submission_retry(42, kind, status, **how)
