@@ -125,7 +125,7 @@ class PandaSubmitJobsOperator(PandaPollOperator):
             self.same_account("what this step submitted", Account.from_json(record.get("account")))
             kill_jobs(self.client, self._ids)
         except NotOurs as error:
-            return f"The jobs may still be running. {error}"
+            return f"The jobs may still be running: killing them failed. {error}"
         except PandaError as error:
             self.log.warning("Killing the jobs failed: %s", error)
             return self._send_reaper()
@@ -135,8 +135,7 @@ class PandaSubmitJobsOperator(PandaPollOperator):
         """Kill the jobs that were submitted before a person cleared the step, since others take their place."""
         record = Memory(context, "panda_once").recall() or {}
         elsewhere = self.account.differs_from(Account.from_json(record.get("account")))
-        cleared = clears(context, self.retries)
-        if (ids := record.get("answer")) and record.get("clears", cleared) != cleared and not elsewhere:
+        if (ids := record.get("answer")) and record.get("clears") != clears(context, self.retries) and not elsewhere:
             kill_jobs(self.client, ids)
             self.log.warning("The step was cleared: PanDA jobs %s were told to stop.", ids)
 
