@@ -27,7 +27,8 @@ def task(status: str, error_dialog: str = "", attempt_nr: int = 0) -> TaskInfo:
     return TaskInfo(42, status=status, error_dialog=error_dialog, attempt_nr=attempt_nr, state_change_time=CHANGED)
 
 
-RERUN = replace(KNOWN, mark=Mark.of(task("done")), newest_job=7)
+RERUN = replace(KNOWN, mark=Mark.of(task("done")), newest_job=7, owned=False)
+RETRIED = replace(KNOWN, mark=Mark.of(task("running")))
 CLEAR: dict[str, Any] = {"unwanted": "the step was cleared", "cleared": True}
 TWIN: dict[str, Any] = {"info": task("aborted", DUPLICATE)}
 CHANGE: dict[str, Any] = {"unwanted": "the parameters have changed"}
@@ -75,6 +76,9 @@ TABLE: list[tuple[str, SubmissionRecord | None, dict[str, Any], Action, bool]] =
     # run again by its name
     ("not run again yet", RERUN, {"info": task("done")}, Action.FOLLOW, False),
     ("never run again", RERUN, {"info": task("done"), "overdue": True}, Action.FIND, False),
+    ("not run again yet, invisible", RERUN, {"ours": None}, Action.FOLLOW, False),
+    ("running where it stood before", RETRIED, {"info": task("running"), "overdue": True}, Action.FOLLOW, False),
+    ("run again, and cleared", RERUN, {"info": task("running", attempt_nr=1)} | CLEAR, Action.REPLACE, False),
     ("run again", RERUN, {"info": task("failed", attempt_nr=1), "overdue": True}, Action.RETRY, False),
 ]  # fmt: skip
 
@@ -142,6 +146,11 @@ def test_a_task_is_replaced_or_retried_only_for_a_reason(now: Situation) -> None
         assert info
         assert info.status in RETRYABLE_STATUSES - set(now.accepted)
     assert (action is Action.SUBMIT) == (now.record is None or not now.record.sent)
+
+
+def test_a_refusal_says_whose_the_task_is() -> None:
+    assert decide(Situation(KNOWN, elsewhere=True)).why == "it belongs to another server or user"
+    assert decide(Situation(KNOWN, task("done"), ours=False)).why == "it is the task of somebody else"
 
 
 IN_PLACE, ANEW = "retries the PanDA task in place", "submits the work anew under another name"

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,7 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panda_airflow.client import ClientConfig, NotFound, NotOurs, PandaClient, ServerError
+from panda_airflow.client import (
+    ClientConfig,
+    InvalidArgument,
+    NotFound,
+    NotOurs,
+    PandaClient,
+    PermissionDenied,
+    ServerError,
+)
 from panda_airflow.client.auth.credentials import account_of
 from panda_airflow.client.models import Mark, TaskInfo
 from panda_airflow.client.stored import Account
@@ -20,7 +29,7 @@ from panda_airflow.client.task_parameters import STAMP, definition_digest
 from panda_airflow.devserver.server import DevServer
 from panda_airflow.steps.kill import last_words
 from panda_airflow.steps.record import differences
-from panda_airflow.waiting.ownership import new_key, origin, require, stamp_of, stamped
+from panda_airflow.waiting.ownership import PAUSES, ask_again, elsewhere, new_key, origin, require, stamp_of, stamped
 
 
 def server_with(parameters: Any) -> PandaClient:
@@ -37,8 +46,42 @@ def server_with(parameters: Any) -> PandaClient:
 STAMPED = stamped({"vo": "wlcg"}, {"key": "mine", "dag_id": "higgs", "run_id": "daily", "task_id": "fit"})
 
 
-def test_keys_differ() -> None:
+def test_keys_differ_and_cannot_be_guessed() -> None:
     assert len({new_key() for _ in range(1000)}) == 1000
+    assert len(new_key()) == 32
+
+
+@pytest.mark.parametrize("error", [InvalidArgument("method x is forbidden"), PermissionDenied("not the task owner")])
+def test_a_refusal_of_what_anybody_may_ask_is_believed_the_third_time(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    slept, asked = list[float](), list[int]()
+    monkeypatch.setattr("time.sleep", slept.append)
+
+    def ask(refusals: int) -> str:
+        asked.append(1)
+        if len(asked) <= refusals:
+            raise error
+        return "told"
+
+    for refusals in range(3):
+        asked.clear()
+        assert ask_again(partial(ask, refusals)) == "told"
+        assert len(asked) == refusals + 1
+    asked.clear()
+    with pytest.raises(type(error)):
+        ask_again(partial(ask, 3))
+    assert slept == [*PAUSES[:1], *PAUSES, *PAUSES]
+
+
+def test_where_a_task_comes_from_is_told_as_far_as_it_is_known() -> None:
+    assert origin({"key": "mine", "map_index": -1}) == "was submitted by somebody with another key"
+    assert origin({"dag_id": "higgs", "map_index": 0, "url": "x"}) == "was submitted by DAG higgs, map index 0"
+    text = elsewhere("PanDA task 1", Account("https://a", "Bob"), "panda_default", Account("https://b", "Eve"))
+    assert text == (
+        "PanDA task 1 belongs to Bob at https://a, and the connection panda_default now means Eve at https://b: "
+        "nothing was touched there."
+    )
 
 
 def test_a_stamp_survives_and_names_the_framework_where_the_author_does_not() -> None:

@@ -90,6 +90,24 @@ def test_a_later_generation_of_any_name_fits_and_is_another_one(name: str, gener
     assert (made == generation_of(name, later)) is (generation == later)
 
 
+@pytest.mark.parametrize("length", range(TASK_NAME_LIMIT - 8, TASK_NAME_LIMIT + 1))
+def test_a_name_is_shortened_only_where_it_has_to_be(length: int) -> None:
+    name = "x" * length
+    made = generation_of(name, 1)
+    assert len(made) <= TASK_NAME_LIMIT
+    assert (made == f"{name}.g1") is (length + 3 <= TASK_NAME_LIMIT)
+    assert generation_of(name, 0) == name
+
+
+def test_what_is_too_long_is_left_as_it_is_to_be_refused() -> None:
+    assert generation_of("x" * 999, 0) == "x" * 999
+    assert generation_of(" ", 1) == ""
+
+
+def test_the_longest_words_of_a_step_fit() -> None:
+    assert len(task_name("d" * 250, "r" * 250, "t" * 250, 1000, "k" * 32)) <= TASK_NAME_LIMIT
+
+
 def test_long_names_that_differ_at_their_end_only_do_so_when_they_are_shortened() -> None:
     long = "x" * (TASK_NAME_LIMIT - 1)
     assert generation_of(f"{long}1", 1) != generation_of(f"{long}2", 1)
