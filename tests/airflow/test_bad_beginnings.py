@@ -30,6 +30,7 @@ from panda_airflow.client import (
     UsageError,
     WaitTimeout,
 )
+from panda_airflow.client.api.task import TaskApi
 from panda_airflow.client.endpoint import Arguments, Endpoint
 from panda_airflow.client.http.envelope import http_error
 from panda_airflow.client.http.transport import Transport
@@ -387,6 +388,40 @@ def test_a_submission_that_a_proxy_repeats_is_this_steps_though_it_cannot_be_ask
     with pytest.raises(NotDelivered):
         submit(memory, LONG)
     assert [submit(memory, LONG)["jedi_task_id"]] == panda.submitted()
+
+
+def test_a_submission_that_a_proxy_repeats_after_its_task_has_ended_is_this_steps(
+    panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server answers the second one "reactivation accepted"."""
+    send = PandaClient.send
+
+    def repeating(client: PandaClient, endpoint: Endpoint, arguments: Arguments) -> Envelope:
+        answer = send(client, endpoint, arguments)
+        if endpoint.path != "task/submit":
+            return answer
+        panda.wait(answer.data)
+        return send(client, endpoint, arguments)
+
+    with monkeypatch.context() as proxy:
+        proxy.setattr(PandaClient, "send", repeating)
+        assert submit(memory, unnamed(task()))["jedi_task_id"] == 1
+    assert (panda.submitted(), recorded(memory)["owned"], recorded(memory)["sent"]) == ([1], True, True)
+
+
+def test_a_submission_that_the_server_could_not_store_is_made_by_the_next_try(panda: Panda, memory: Memory) -> None:
+    def refuse(*_: Any) -> None:
+        raise NotCarriedOut("the database is away.", endpoint="task/submit")
+
+    with pytest.MonkeyPatch.context() as outage:
+        outage.setattr(TaskApi, "submit", refuse)
+        with pytest.raises(NotCarriedOut):
+            submit(memory, task())
+    assert recorded(memory)["sent"] is False
+    stranger = running(panda, NAMED | {"taskName": task()["taskName"]})
+    with pytest.raises(DuplicateTask, match="without a key"):
+        submit(memory, task())
+    assert panda.submitted() == [stranger]
 
 
 def test_what_runs_by_then_was_not_run_again_by_this_step(
