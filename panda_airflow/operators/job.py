@@ -15,8 +15,9 @@ from panda_airflow.client.status import check_statuses
 from panda_airflow.client.stored import Account
 from panda_airflow.operators.polling import PandaPollOperator
 from panda_airflow.steps.base import Context
+from panda_airflow.steps.kill import last_words
 from panda_airflow.steps.kill.jobs import kill_jobs
-from panda_airflow.steps.kill.reaper import FAREWELL, Target, send_reaper
+from panda_airflow.steps.kill.reaper import FAREWELL, send_reaper, target_of_jobs
 from panda_airflow.steps.once import at_most_once
 from panda_airflow.steps.state_store import Memory, clears, end_noted
 from panda_airflow.waiting.poll_checks import JOB_FINAL, jobs_plan, panda_ids
@@ -67,6 +68,8 @@ class PandaSubmitJobsOperator(PandaPollOperator):
         _ = self.hook.config  # read before there are jobs to kill: the handler of a signal cannot ask Airflow
         self._stop_cleared(context)
         self._ids = ids = at_most_once(self, context, "the submission of the jobs", lambda: self._submit(text))
+        if words := last_words.read(target_of_jobs(ids, self.account).key):
+            self.log.warning("A process that was to kill the jobs has left word: %s", words)
         if not self.wait_for_completion:
             return {"job_ids": ids}
         plan = jobs_plan(ids, self.statuses, time.time(), self.poll_interval)
@@ -98,7 +101,7 @@ class PandaSubmitJobsOperator(PandaPollOperator):
 
     def _send_reaper(self) -> str:
         """Leave the kill to a process that goes on where the server is away; return what became of the jobs."""
-        return send_reaper(self.hook.config, Target(job_ids=tuple(self._ids), account=self.account), FAREWELL)
+        return send_reaper(self.hook.config, target_of_jobs(self._ids, self.account), FAREWELL)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral, which Airflow itself ends where the trigger fell silent."""

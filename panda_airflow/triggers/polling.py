@@ -7,7 +7,7 @@ from typing import Any
 from panda_airflow.client import NotOurs, PandaClient, PandaError
 from panda_airflow.client.auth.credentials import account_of
 from panda_airflow.steps.kill.jobs import kill_jobs
-from panda_airflow.steps.kill.reaper import FAREWELL, Target, send_reaper
+from panda_airflow.steps.kill.reaper import FAREWELL, send_reaper, target_of_jobs
 from panda_airflow.triggers.base import PandaTrigger
 from panda_airflow.waiting.driver import Request
 from panda_airflow.waiting.ownership import RESTORE, elsewhere
@@ -52,8 +52,7 @@ class PandaPollTrigger(PandaTrigger):
             return f"{error} They were left running."
         except PandaError as error:
             self.log.warning("Killing %s: %s", self.what, error)
-            target = Target(job_ids=tuple(job_ids), account=self.plan.account)
-            return send_reaper(self._connected().config, target, FAREWELL)
+            return send_reaper(self._connected().config, target_of_jobs(job_ids, self.plan.account), FAREWELL)
         return f"{self.what}: told to stop."
 
     def _there(self) -> PandaClient:

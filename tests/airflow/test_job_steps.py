@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -349,6 +351,19 @@ def test_a_worker_told_to_stop_has_its_jobs_killed_though_the_server_is_away(
         panda.server.faults.inject(trouble["kind"], "job/kill", times=trouble["times"])
     step.on_kill()
     wait_until(lambda: are_told_to_stop(panda, [1, 2]))
+
+
+def test_the_next_try_tells_what_became_of_the_kill_of_its_jobs(
+    panda: Panda, memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    step = sleepers(wait_for_completion=False)
+    step.execute(memory())
+    step.on_kill()
+    wait_until(lambda: list(tmp_path.glob("panda-kills-*/*")))
+    assert step.execute(memory()) == {"job_ids": [1, 2]}
+    assert "has left word: " in capsys.readouterr().out
 
 
 def test_a_worker_told_to_stop_while_the_answer_to_its_submission_is_on_its_way_kills_its_jobs(

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ class Target:
         until it has moved on, its end is not the end.
     :param until: epoch seconds until when the server may still have to register it, or to execute that command.
     :param outage: seconds for which a server that is away is waited for.
-    :param key: what the task has to carry; empty for those that their user has named.
+    :param key: what the task has to carry; empty for those that their user has named. Under it the last words are left.
     :param account: on which server it is, and as whom it is killed.
     :param job_ids: PandaIDs of the jobs, where it is no task.
     """
@@ -90,6 +90,11 @@ class Target:
         if len(self.task_ids) > 1:
             return f"each of {len(self.task_ids)} PanDA tasks"
         return f"PanDA task {self.task_ids[0] if self.task_ids else self.name}"
+
+
+def target_of_jobs(job_ids: Sequence[int], account: Account) -> Target:
+    """Say which jobs are to end; what became of that is left under the first of them."""
+    return Target(key=f"job {job_ids[0]} at {account.server}", account=account, job_ids=tuple(job_ids))
 
 
 def send_reaper(config: ClientConfig, target: Target, patience: float) -> str:
