@@ -28,6 +28,7 @@ from panda_airflow.hooks.panda import PandaHook
 from panda_airflow.links.panda import PandaTaskLink
 from panda_airflow.steps.assets import publish
 from panda_airflow.steps.base import Context
+from panda_airflow.steps.ended import kill_if_refused
 from panda_airflow.steps.in_place import RetriesInPlace
 from panda_airflow.steps.kill.reaper import FAREWELL, LAST_WORDS, Target, send_reaper
 from panda_airflow.steps.lookup import until_registered
@@ -35,7 +36,6 @@ from panda_airflow.steps.result import LOOK_AGAIN, TaskResult, settle
 from panda_airflow.steps.state_store import Memory, end_noted, gives_up
 from panda_airflow.triggers.base import backstop
 from panda_airflow.triggers.panda import PandaTaskTrigger
-from panda_airflow.triggers.refusal import heed_refusal
 from panda_airflow.waiting.driver import adrive, check_interval, first_look, run_apart
 from panda_airflow.waiting.event import WaitEvent
 from panda_airflow.waiting.feed.joining import join
@@ -165,7 +165,7 @@ class PandaTaskOperator(RetriesInPlace):
     def _defer(self, context: Context, plan: WaitPlan) -> NoReturn:
         Memory(context, "panda_wait").remember({"plan": plan.to_json(), "owns": self._owns})
         kills = self.cancel_on_kill and self._owns
-        heed_refusal(context["ti"], self.on_kill)
+        kill_if_refused(context["ti"], self.on_kill)
         self.defer(
             trigger=PandaTaskTrigger(self.panda_conn_id, plan.to_json(), cancel_on_kill=kills),
             method_name="execute_complete",

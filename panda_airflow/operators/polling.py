@@ -12,10 +12,10 @@ from airflow.sdk.configuration import conf
 
 from panda_airflow.client.models import Json
 from panda_airflow.steps.base import Context, PandaStep
+from panda_airflow.steps.ended import kill_if_refused
 from panda_airflow.steps.state_store import end_noted
 from panda_airflow.triggers.base import backstop
 from panda_airflow.triggers.polling import PandaPollTrigger
-from panda_airflow.triggers.refusal import heed_refusal
 from panda_airflow.waiting.driver import Request, check_interval, drive, first_look
 from panda_airflow.waiting.poll_checks import POLL_CHECKS
 from panda_airflow.waiting.polling import Finding, PollPlan, poll_result
@@ -78,7 +78,7 @@ class PandaPollOperator(PandaStep):
 
         event = first_look(plan, look, self.log) if self.deferrable else None
         if self.deferrable and event is None:
-            heed_refusal(context["ti"], self.on_kill)
+            kill_if_refused(context["ti"], self.on_kill)
             self.defer(
                 trigger=PandaPollTrigger(self.panda_conn_id, plan.to_json(), cancel_on_kill=cancel_on_kill),
                 method_name="execute_complete",

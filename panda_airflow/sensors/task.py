@@ -21,12 +21,12 @@ from panda_airflow.links.panda import PandaTaskLink
 from panda_airflow.sensors.base import DeferredSensor, seen_in
 from panda_airflow.steps.assets import publish
 from panda_airflow.steps.base import Context, PandaStep
+from panda_airflow.steps.ended import kill_if_refused
 from panda_airflow.steps.kill.reaper import FAREWELL, LAST_WORDS, Target, send_reaper
 from panda_airflow.steps.many import settle_many
 from panda_airflow.steps.result import TaskResult
 from panda_airflow.triggers.base import backstop
 from panda_airflow.triggers.many import PandaManyTasksTrigger
-from panda_airflow.triggers.refusal import heed_refusal
 from panda_airflow.waiting.driver import Failures, Request, first_look
 from panda_airflow.waiting.many import ManyEvent, ManyPlan, ManyWatch, read_many
 from panda_airflow.waiting.task import JEDI_PATIENCE, WaitPlan
@@ -112,7 +112,7 @@ class PandaWaitTaskStatusSensor(PandaStep, DeferredSensor):
             plan = self._plan(time.time(), self.deadline(context))
             if ended := self._seen_to_end(plan):
                 return self.resume_execution("execute_complete", {"event": ended}, context)
-            heed_refusal(context["ti"], self.on_kill)
+            kill_if_refused(context["ti"], self.on_kill)
             self.defer(
                 trigger=PandaManyTasksTrigger(self.panda_conn_id, plan.to_json(), cancel_on_kill=self.cancel_on_kill),
                 method_name="execute_complete",

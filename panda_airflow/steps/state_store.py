@@ -13,6 +13,7 @@ from airflow.sdk.execution_time.context import NEVER_EXPIRE
 from panda_airflow.client import UsageError
 from panda_airflow.policies.retry import PandaRetryPolicy
 from panda_airflow.steps.base import Context
+from panda_airflow.steps.ended import kill_if_refused
 
 
 class Memory:
@@ -70,12 +71,18 @@ def note_end(context: Context, retries: int | None, *, again: bool = False) -> N
 
 @contextmanager
 def end_noted(step: BaseOperator, context: Context) -> Iterator[None]:
-    """Note the end of a step where the block ends it; a deferral and a failure that is tried again do not."""
+    """Note the end of a step where the block ends it; a deferral and a failure that is tried again do not.
+
+    What such a failure leaves to the next try is killed if a person has ended the step meanwhile.
+    """
     try:
         yield
     except (Exception, AirflowTaskTimeout) as error:
+        again = not gives_up(step, context, error)
+        if again:
+            kill_if_refused(context["ti"], step.on_kill)
         if not isinstance(error, UsageError):  # nothing was sent
-            note_end(context, step.retries, again=not gives_up(step, context, error))
+            note_end(context, step.retries, again=again)
         raise
     note_end(context, step.retries)
 

@@ -8,16 +8,12 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
-from tenacity import Retrying, stop_after_attempt, wait_fixed
 
 from panda_airflow.client import PandaClient
 from panda_airflow.hooks.panda import PandaHook
+from panda_airflow.steps.ended import is_wanted
 from panda_airflow.waiting.driver import Plan, Request, adrive
-
-ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
-"""States in which Airflow has no use for a task's result any more."""
 
 HOLD = 30.0
 """Seconds after a deferral within which no event fires.
@@ -138,27 +134,6 @@ class PandaTrigger(BaseTrigger):
             "deferred": self.deferred,
             **kwargs,
         }
-
-
-def is_wanted(ti: Any) -> bool:
-    """Whether the Airflow task has not ended: its trigger moved, or a clear left the rest to the next try.
-
-    Airflow's own database may be busy just when many steps are ended at once, so it is asked more than once.
-
-    :param ti: the task instance, as a trigger or a step knows it; None where nobody is left to want anything.
-    """
-    if ti is None:
-        return False
-    ask = Retrying(stop=stop_after_attempt(5), wait=wait_fixed(1), reraise=True)
-    states = ask(
-        RuntimeTaskInstance.get_task_states,
-        dag_id=ti.dag_id,
-        task_ids=[ti.task_id],
-        run_ids=[ti.run_id],
-        map_index=ti.map_index,
-    )
-    key = f"{ti.task_id}_{ti.map_index}" if ti.map_index >= 0 else ti.task_id
-    return states.get(ti.run_id, {}).get(key, "removed") not in ENDED
 
 
 def backstop(deadline: float | None, poll_interval: float) -> timedelta | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from airflow.sdk import RetryDecision, RetryPolicy
 from airflow.sdk.exceptions import TaskDeferralError, TaskDeferred
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.sdk.listener import get_listener_manager
 
 from panda_airflow.client import (
@@ -27,7 +28,6 @@ from panda_airflow.devserver.backend import Pace
 from panda_airflow.operators import base
 from panda_airflow.operators.task import PandaSubmitTaskOperator
 from panda_airflow.steps.kill.reaper import Target, reap
-from panda_airflow.triggers import refusal
 from panda_airflow.waiting.task_retry import TaskRetryPolicy
 from tests.airflow.conftest import Memory, Panda, WorkerDied, in_a_worker, serve, task, unnamed, wait_until
 from tests.support.submitting import submit
@@ -54,14 +54,18 @@ def test_a_worker_told_to_stop_while_its_submission_is_on_the_way_ends_the_task(
     assert isinstance(end(), TaskAborted)
 
 
-@pytest.mark.parametrize(("state", "end"), [("failed", "aborted"), ("success", "aborted"), ("deferred", "running")])
-def test_a_step_whose_deferral_is_refused_as_a_person_has_ended_it_ends_the_task(
-    panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch, state: str, end: str
+@pytest.mark.parametrize(("state", "end"), [("failed", "aborted"), ("success", "aborted"), ("up_for_retry", "running")])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_step_that_a_person_has_ended_before_it_defers_or_is_tried_again_ends_the_task(
+    panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch, state: str, end: str, fails: bool
 ) -> None:
-    monkeypatch.setattr(refusal, "RuntimeTaskInstance", SimpleNamespace)
     airflow_says(monkeypatch, state)
-    with pytest.raises(TaskDeferred):
-        step_of(deferrable=True).execute(memory())
+    step, context = step_of(deferrable=True), memory()
+    context["ti"] = RuntimeTaskInstance.model_construct(**vars(context["ti"]))
+    if fails:
+        monkeypatch.setattr(step, "_defer", Mock(side_effect=NotDelivered("the server is away")))
+    with pytest.raises((TaskDeferred, NotDelivered)):
+        step.execute(context)
     get_listener_manager().hook.before_stopping(component=None)
     assert not get_listener_manager().pm.get_plugins(), "what runs in this process later is no business of this step"
     [task_id] = panda.submitted()

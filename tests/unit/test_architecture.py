@@ -179,6 +179,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "client.models",
         "client.task_parameters",
         "hooks.panda",
+        "steps.ended",
         "steps.kill.*",
         "waiting.driver",
         "waiting.end_watcher",
