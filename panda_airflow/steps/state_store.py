@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from airflow.sdk import BaseOperator, RetryAction
-from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
+from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError, AirflowTaskTimeout
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from panda_airflow.client import UsageError
@@ -82,7 +82,8 @@ def end_noted(step: BaseOperator, context: Context) -> Iterator[None]:
         if again:
             kill_if_refused(context["ti"], step.on_kill)
         if not isinstance(error, UsageError):  # nothing was sent
-            note_end(context, step.retries, again=again)
+            with suppress(AirflowRuntimeError):  # what ended the step must not be hidden
+                note_end(context, step.retries, again=again)
         raise
     note_end(context, step.retries)
 

@@ -146,18 +146,36 @@ def age(memory: Memory) -> None:
     memory.store.values["panda_submission"] = json.dumps(stored | {"since": stored["since"] - 7200})
 
 
+def away(*_: Any, **__: Any) -> Any:
+    """Answer as Airflow's own server does while it is deployed anew."""
+    raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": 503}))
+
+
+def test_an_error_of_airflows_own_server_hides_no_end_of_a_task(
+    panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = memory.store.set
+
+    def forgetful(key: str, *given: Any, **how: Any) -> None:
+        (away if key == "panda_clears" else keep)(key, *given, **how)
+
+    monkeypatch.setattr(memory.store, "set", forgetful)
+    for _ in range(3):  # the last try is one of them
+        with pytest.raises(TaskFailed, match="ended as failed"):
+            submit(memory, unnamed(task("exit 3")), wait=True)
+
+
 @pytest.mark.parametrize("how", ["get", "set"])
 def test_an_error_of_airflows_own_server_is_no_reason_to_kill(
     panda: Panda, memory: Memory, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     mine = healthy(panda, memory, last=True)
-    away = ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": 503})
     ask = getattr(memory.store, how)
 
     def broken(key: str, *args: Any, **given: Any) -> Any:
         if key == "panda_submission":
             return ask(key, *args, **given)
-        raise AirflowRuntimeError(away)
+        return away()
 
     monkeypatch.setattr(memory.store, how, broken)
     policy = TaskRetryPolicy(attempts=1)
