@@ -71,7 +71,7 @@ def note_end(context: Context, retries: int | None, *, again: bool = False) -> N
 
 @contextmanager
 def end_noted(step: BaseOperator, context: Context) -> Iterator[None]:
-    """Note the end of a step where the block ends it; a deferral and a failure that is tried again do not.
+    """Note the end of a try where the block ends it, and whether it is tried again; a deferral does not end it.
 
     What such a failure leaves to the next try is killed if a person has ended the step meanwhile.
     """
