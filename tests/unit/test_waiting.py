@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from panda_airflow.client import errors
-from panda_airflow.client.models import Mark, TaskInfo
+from panda_airflow.client.models import Mark, TaskInfo, TaskRow
 from panda_airflow.client.status import ACTIVE_STATUSES, FINAL_STATUSES, RETRYABLE_STATUSES
 from panda_airflow.client.stored import Account
 from panda_airflow.waiting.driver import Request, adrive, drive
@@ -600,6 +600,43 @@ def test_what_is_no_event_of_a_wait_is_refused_and_never_taken_for_success(event
     else:
         assert is_event
         assert ended
+
+
+def test_statuses_of_a_plan_are_those_of_tasks_and_done_is_as_good_as_finished() -> None:
+    assert set(WaitPlan(TASK_ID, SINCE, statuses=("finished",)).statuses) == {"finished", "done"}
+    with pytest.raises(errors.UsageError, match=r"WaitPlan\.statuses: 'dome' is no status of a task"):
+        WaitPlan(TASK_ID, SINCE, statuses=("dome",))
+
+
+@pytest.mark.parametrize(
+    ("status", "statuses", "kind"),
+    [
+        ("done", ("done",), "ended"),
+        ("failed", ("done",), "failed"),
+        ("running", ("running",), "ended"),
+        ("running", ("done",), None),
+    ],
+)
+def test_a_row_of_the_servers_list_tells_an_end(status: str, statuses: tuple[str, ...], kind: str | None) -> None:
+    watch = Watch(WaitPlan(TASK_ID, SINCE, statuses=statuses))
+    event = watch.judge(TaskRow(TASK_ID, name="user.bob.fit", status=status), SINCE)
+    assert watch.status == status
+    assert (event and (event["kind"], event["status"], event["name"])) == (kind and (kind, status, "user.bob.fit"))
+
+
+def test_a_row_says_all_only_of_an_end_that_no_retry_and_no_dialog_explains() -> None:
+    plan = WaitPlan(TASK_ID, SINCE)
+    assert plan.conclusive == FINAL_STATUSES - {"aborted", "broken"}
+    assert replace(plan, retry=TaskRetryPolicy(attempts=1, statuses=("failed",))).conclusive == plan.conclusive - {"failed"}
+    for more in ({"mark": Mark()}, {"statuses": ("running",)}, {"min_finished": 0.5}):
+        assert replace(plan, **more).conclusive == frozenset()
+
+
+def test_what_a_task_has_made_is_asked_only_after_a_good_end() -> None:
+    plan = WaitPlan(TASK_ID, SINCE, details=True)
+    event, world = story(plan, at("failed"))
+    assert event
+    assert (event["kind"], [step.act for step, _ in world.steps]) == ("failed", ["look"])
 
 
 def test_every_status_word_is_either_active_or_final() -> None:
