@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from panda_airflow.client import NotDelivered, OutcomeUnknown, ServerAway
+from panda_airflow.client import NotDelivered, OutcomeUnknown, ServerAway, ServerError, UsageError
 from panda_airflow.client.idds import Idds
 from panda_airflow.operators.command import PandaReloadInputOperator
 from panda_airflow.operators.idds import PandaIddsCommandOperator
 from panda_airflow.operators.workflow import PandaSubmitWorkflowOperator
+from panda_airflow.policies.retry import PandaRetryPolicy
 from panda_airflow.steps import once
-from panda_airflow.steps.state_store import clears, note_end
+from panda_airflow.steps.state_store import clears, end_noted, gives_up, note_end
 from tests.airflow.conftest import Memory, Panda, task, unnamed
 from tests.support import submitting
 from tests.support.commanding import commands
@@ -84,6 +86,37 @@ def test_a_retry_is_no_clear_though_the_retries_were_lowered_by_as_many_as_there
     panda.server.faults.clear()
     assert submitting.submit(memory, unnamed(task("sleep 60")), retries=2)["jedi_task_id"] == 1
     assert panda.server.backend.store.rows("SELECT * FROM commands") == []
+
+
+class Broken(PandaRetryPolicy):
+    """A policy of an author who made a mistake."""
+
+    def evaluate(self, *_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("tries", "error", "policy", "over"),
+    [
+        (1, ServerError("HTTP 500"), None, False),
+        (2, ServerError("HTTP 500"), None, False),
+        (3, ServerError("HTTP 500"), None, True),
+        (1, UsageError("no such status"), None, True),
+        (1, AirflowFailException("a person has to look"), Broken(), True),
+        (1, UsageError("no such status"), Broken(), False),
+        (3, UsageError("no such status"), Broken(), True),
+    ],
+)
+def test_a_step_gives_up_as_airflow_does(tries: int, error: Exception, policy: Any, over: bool) -> None:
+    memory, told = Memory(max_tries=2, tries=tries - 1), list[int]()
+    context = memory()
+    step: Any = SimpleNamespace(retry_policy=policy, retries=2, on_kill=lambda: told.append(1))
+    assert gives_up(step, context, error) is over
+    with pytest.raises(type(error)), end_noted(step, context):
+        raise error
+    noted = memory.store.get("panda_clears")
+    assert (noted and noted["again"]) == (None if isinstance(error, UsageError) else 0 if over else tries)
+    assert told == []
 
 
 def test_a_first_try_writes_nothing_before_it_ends() -> None:

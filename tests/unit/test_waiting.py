@@ -565,6 +565,13 @@ def test_each_bad_end_has_its_error_which_explains_itself(
     assert "" not in str(raised.value).splitlines()
 
 
+@pytest.mark.parametrize("hopeless", [True, False])
+def test_an_end_says_whether_a_retry_is_of_use(hopeless: bool) -> None:
+    with pytest.raises(errors.TaskOutcome) as raised:
+        wait_result(event_of("error") | {"hopeless": hopeless})
+    assert raised.value.hopeless is hopeless
+
+
 KINDS = get_args(get_type_hints(WaitEvent)["kind"])
 
 json_values = st.recursive(
@@ -627,7 +634,9 @@ def test_a_row_of_the_servers_list_tells_an_end(status: str, statuses: tuple[str
 def test_a_row_says_all_only_of_an_end_that_no_retry_and_no_dialog_explains() -> None:
     plan = WaitPlan(TASK_ID, SINCE)
     assert plan.conclusive == FINAL_STATUSES - {"aborted", "broken"}
-    assert replace(plan, retry=TaskRetryPolicy(attempts=1, statuses=("failed",))).conclusive == plan.conclusive - {"failed"}
+    assert replace(plan, retry=TaskRetryPolicy(attempts=1, statuses=("failed",))).conclusive == plan.conclusive - {
+        "failed"
+    }
     for more in ({"mark": Mark()}, {"statuses": ("running",)}, {"min_finished": 0.5}):
         assert replace(plan, **more).conclusive == frozenset()
 
