@@ -60,6 +60,8 @@ def test_a_success_of_which_it_cannot_be_read_what_was_made_is_none() -> None:
     for known in ({}, KNOWN):
         with pytest.raises(ServerError):
             settle(hook_of(), event(**known))
+    with pytest.raises(ServerError):
+        settle(hook_of(get_details=TaskDigest()), event())
     assert settle(hook_of(), event(**KNOWN), datasets=False)["output_datasets"] == []
     info = TaskInfo(42, name="user.bob.fit", status="done")
     digest = TaskDigest()
@@ -84,11 +86,17 @@ def test_all_jobs_of_a_small_task_explain_its_failure(jobs: int, only_bad: bool)
     assert hook.asked[-1] == ("get_job_descriptions", {"unsuccessful_only": only_bad})
 
 
+def test_of_what_was_not_waited_for_nothing_is_asked() -> None:
+    hook = hook_of()
+    assert settle(hook, event(status=""))["output_datasets"] == []
+    assert hook.asked == []
+
+
 @pytest.mark.parametrize("kind", ["outage", "error"])
 def test_what_could_not_be_looked_at_is_not_asked_for_more(kind: str) -> None:
     hook = hook_of()
     with pytest.raises(Exception, match="PanDA task 42 c"):
-        settle(hook, event(kind, ""))
+        settle(hook, event(kind, "running"))
     assert hook.asked == []
 
 
