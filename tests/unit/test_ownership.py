@@ -208,6 +208,15 @@ def test_last_words_are_read_once_and_by_nobody_else(temporary: Path) -> None:
     assert last_words.read("a key") == ""
 
 
+def test_old_last_words_are_taken_away(temporary: Path) -> None:
+    for key in ("old", "new"):
+        last_words.leave(key, "told to stop")
+    [old] = [file for file in temporary.glob("*/*") if file.name == last_words._name("old")]
+    os.utime(old, (0, 0))
+    assert "told to stop" in last_words.read("new")
+    assert not old.exists()
+
+
 def test_last_words_without_a_key_or_a_place_are_lost_without_a_sound(temporary: Path) -> None:
     last_words.leave("", "nobody will ask")
     assert list(temporary.iterdir()) == []

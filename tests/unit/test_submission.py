@@ -99,6 +99,11 @@ def test_a_name_is_shortened_only_where_it_has_to_be(length: int) -> None:
     assert generation_of(name, 0) == name
 
 
+def test_a_record_names_its_task() -> None:
+    assert str(SubmissionRecord("user.bob.fit", task_id=42)) == "PanDA task 42"
+    assert str(SubmissionRecord("user.bob.fit")) == "PanDA task user.bob.fit"
+
+
 def test_what_is_too_long_is_left_as_it_is_to_be_refused() -> None:
     assert generation_of("x" * 999, 0) == "x" * 999
     assert generation_of(" ", 1) == ""
