@@ -66,7 +66,7 @@ async def with_triggers(script: Script) -> AsyncIterator[Wait]:
 
 @asynccontextmanager
 async def with_rare_collections(script: Script) -> AsyncIterator[Wait]:
-    """The trigger of this project, where Python's full garbage collections are rare, as the README advises."""
+    """The trigger of this project, where Python's full garbage collections are rare, as the documentation advises."""
     gc.set_threshold(700, 10, 1000)
     async with with_triggers(script) as wait:
         yield wait

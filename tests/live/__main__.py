@@ -39,7 +39,7 @@ def say(text: str) -> None:
 def main(environ: Mapping[str, str]) -> int:
     """Play, print the table and write the histories.
 
-    :param environ: the variables that README describes.
+    :param environ: the variables that docs/reference/server.md describes.
     :return: exit code.
     """
     default = "panda_default" if "AIRFLOW_CONN_PANDA_DEFAULT" in environ else ""

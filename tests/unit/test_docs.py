@@ -261,6 +261,13 @@ def test_every_page_is_in_the_list() -> None:
     assert [name for name in names if name != "index" and f"\n{name}\n" not in index] == []
 
 
+def test_every_message_of_the_troubleshooting_is_one() -> None:
+    told = re.findall(r"^\| `([^`]+)` ", page("troubleshooting"), flags=re.MULTILINE)
+    said = " ".join(path.read_text() for path in (ROOT / "panda_airflow").rglob("*.py"))
+    assert told
+    assert [words for words in told if words not in said] == []
+
+
 def test_the_readme_is_a_door() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 170
 
